@@ -1,0 +1,194 @@
+"""What a running turn tells its actor, and what it asks it.
+
+A turn is a child task of its thread's actor and owns no shared state. It reports by posting these
+events, in the order in which clients shall see them, and asks through ``TurnPort.ask``. The actor turns
+an event into rollout lines, notifications and changes of its own state.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+from agent.model.events import ResponseItem
+from protocol.items import CommandExecutionItem, ThreadItem
+from protocol.server_requests import Decision
+from protocol.settings import ApprovalPolicy, ReasoningEffort, ReasoningSummary, SandboxPolicy
+from protocol.threads import TokenCounts, TurnError
+from protocol.user_input import UserInput
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """One user message on its way into a turn. ``item_id`` becomes the id of its item."""
+
+    item_id: str
+    input: list[UserInput]
+    client_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ItemStarted:
+    """An item began; ``item.started_at_ms`` is set."""
+
+    item: ThreadItem
+
+
+@dataclass(frozen=True, slots=True)
+class ItemDelta:
+    """An item grew. ``index`` is the summary or content index of the reasoning kinds."""
+
+    kind: Literal["agentMessage", "reasoningSummary", "reasoningText", "commandOutput"]
+    item_id: str
+    delta: str
+    index: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ReasoningPart:
+    """A reasoning item began a new summary part."""
+
+    item_id: str
+    index: int
+
+
+@dataclass(frozen=True, slots=True)
+class ItemCompleted:
+    """An item ended. ``persist`` False: clients see it, history does not keep it (declined commands).
+
+    ``context`` are the raw items that enter the model context together with it, in order, either
+    before (``context_first``) or after the item's own rollout line.
+    """
+
+    item: ThreadItem
+    persist: bool = True
+    context: tuple[ResponseItem, ...] = ()
+    context_first: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ContextAppended:
+    """Raw items that enter the model context with no item of their own (tool calls and outputs)."""
+
+    items: tuple[ResponseItem, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelResponded:
+    """A model response ended, after all tool items of that response."""
+
+    response_id: str
+    usage: TokenCounts | None
+
+
+@dataclass(frozen=True, slots=True)
+class ContextWindowFilled:
+    """The model said that the context is too long: usage shows the whole window as used."""
+
+
+@dataclass(frozen=True, slots=True)
+class Retrying:
+    """A model request failed and is tried again; shown with ``willRetry``."""
+
+    error: TurnError
+
+
+@dataclass(frozen=True, slots=True)
+class TurnWarning:
+    """Something the user should know that does not end the turn."""
+
+    message: str
+
+
+TurnEvent = (
+    ItemStarted
+    | ItemDelta
+    | ReasoningPart
+    | ItemCompleted
+    | ContextAppended
+    | ModelResponded
+    | ContextWindowFilled
+    | Retrying
+    | TurnWarning
+)
+
+
+@dataclass(frozen=True, slots=True)
+class CommandApproval:
+    """Ask the user about a command. The actor shows ``item`` as started together with the question."""
+
+    item: CommandExecutionItem
+    reason: str | None
+    amendment: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class ApprovalFailed:
+    """The client answered with an error or nonsense: the command fails, the turn goes on."""
+
+    message: str
+
+
+ApprovalAnswer = Decision | ApprovalFailed
+
+
+@dataclass(frozen=True, slots=True)
+class TurnOutcome:
+    """How a turn ended by itself (an interrupted one is cancelled and has no outcome).
+
+    ``cancelled_by_user``: the answer to an approval was ``cancel``; the turn is shown as interrupted.
+    """
+
+    error: TurnError | None = None
+    cancelled_by_user: bool = False
+
+
+class TurnPort(Protocol):
+    """The turn's way to its actor."""
+
+    async def post(self, event: TurnEvent) -> None:
+        """Hand over one event; waits while the mailbox is full. Cancelled: not handed over."""
+        ...
+
+    async def ask(self, question: CommandApproval) -> ApprovalAnswer:
+        """Ask and wait for the answer, however long that takes. Cancelled: the question is withdrawn."""
+        ...
+
+
+@dataclass(slots=True)
+class TurnSettings:
+    """What a turn runs with, taken from the thread when it starts."""
+
+    model: str
+    cwd: str
+    approval_policy: ApprovalPolicy
+    sandbox_policy: SandboxPolicy
+    effort: ReasoningEffort | None = None
+    summary: ReasoningSummary | None = None
+    base_instructions: str | None = None
+    developer_instructions: str | None = None
+    output_schema: Any = None
+    approved_commands: frozenset[tuple[str, ...]] = frozenset()
+    """Commands (argv) that the user accepted for the session, and accepted prefixes (below)."""
+    approved_prefixes: tuple[tuple[str, ...], ...] = ()
+
+
+@dataclass(slots=True)
+class TurnJob:
+    """Everything a turn starts from.
+
+    Attributes:
+        thread_id, turn_id: its names.
+        submissions: user messages to begin with (may be empty).
+        context: the model context so far; the turn may append to this list (it is the turn's own copy).
+        settings: see ``TurnSettings``.
+        interrupted_before: the previous turn was interrupted: the model is told so.
+    """
+
+    thread_id: str
+    turn_id: str
+    submissions: list[Submission]
+    context: list[ResponseItem]
+    settings: TurnSettings
+    interrupted_before: bool = False
+    extra_tools: list[dict[str, Any]] = field(default_factory=list)
