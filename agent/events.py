@@ -120,6 +120,8 @@ class CommandApproval:
     item: CommandExecutionItem
     reason: str | None
     amendment: list[str]
+    argv: tuple[str, ...] = ()
+    """What runs if accepted; remembered when it is accepted for the session."""
 
 
 @dataclass(frozen=True, slots=True)

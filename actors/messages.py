@@ -1,0 +1,167 @@
+"""What a thread's mailbox can hold. Messages with a ``reply`` are requests and are answered exactly once."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+import trio
+
+from actors.peer import Peer, Reply
+from agent.events import ApprovalAnswer, CommandApproval, TurnEvent, TurnOutcome
+from protocol.thread_methods import ThreadReadParams, ThreadResumeParams
+from protocol.turn_methods import TurnInterruptParams, TurnStartParams, TurnSteerParams
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """The first message of a thread made by thread/start: answer and announce it."""
+
+    reply: Reply
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Resume:
+    """thread/resume. ``overrides`` are applied by the loading step only."""
+
+    reply: Reply
+    params: ThreadResumeParams
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """thread/read of a loaded thread."""
+
+    reply: Reply
+    params: ThreadReadParams
+
+
+@dataclass(frozen=True, slots=True)
+class ReadHistory:
+    """A page of history, read inside a step so that it agrees with the live turn.
+
+    ``read`` gets the id of the running turn (or None) and returns the result to answer with.
+    """
+
+    reply: Reply
+    read: Callable[[str | None], Awaitable[object]]
+    unavailable: str
+    """What an ephemeral thread answers; a fresh one answers as in ``not_yet``."""
+    not_yet: str
+
+
+@dataclass(frozen=True, slots=True)
+class Unsubscribe:
+    """thread/unsubscribe."""
+
+    reply: Reply
+
+
+@dataclass(frozen=True, slots=True)
+class PeerGone:
+    """A connection ended: the same as unsubscribing, with nobody to answer."""
+
+    peer: Peer
+
+
+@dataclass(frozen=True, slots=True)
+class TurnStart:
+    """turn/start."""
+
+    reply: Reply
+    params: TurnStartParams
+
+
+@dataclass(frozen=True, slots=True)
+class TurnSteer:
+    """turn/steer."""
+
+    reply: Reply
+    params: TurnSteerParams
+
+
+@dataclass(frozen=True, slots=True)
+class TurnInterrupt:
+    """turn/interrupt."""
+
+    reply: Reply
+    params: TurnInterruptParams
+
+
+@dataclass(frozen=True, slots=True)
+class TurnPosted:
+    """An event of a turn; of a turn that is over it is ignored."""
+
+    turn_id: str
+    event: TurnEvent
+
+
+class AnswerSlot:
+    """Where a turn waits for the answer to its question."""
+
+    def __init__(self) -> None:
+        self._event = trio.Event()
+        self._answer: ApprovalAnswer | None = None
+
+    def fill(self, answer: ApprovalAnswer) -> None:
+        """Give the answer; the turn goes on. At most once."""
+        assert self._answer is None, "a question is answered once"
+        self._answer = answer
+        self._event.set()
+
+    async def wait(self) -> ApprovalAnswer:
+        """The answer, however long it takes."""
+        await self._event.wait()
+        assert self._answer is not None
+        return self._answer
+
+
+@dataclass(frozen=True, slots=True)
+class TurnAsked:
+    """A question of a turn, with the slot it waits at."""
+
+    turn_id: str
+    question: CommandApproval
+    slot: AnswerSlot
+
+
+@dataclass(frozen=True, slots=True)
+class TurnEnded:
+    """The turn task is over by itself. ``outcome`` None: it was cancelled, nothing is left to say."""
+
+    turn_id: str
+    outcome: TurnOutcome | None
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """A client's answer to a server request of this thread."""
+
+    request_id: int
+    result: Any
+    failed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Shutdown:
+    """Interrupt what runs, make it durable, and end."""
+
+
+Message = (
+    Started
+    | Resume
+    | Read
+    | ReadHistory
+    | Unsubscribe
+    | PeerGone
+    | TurnStart
+    | TurnSteer
+    | TurnInterrupt
+    | TurnPosted
+    | TurnAsked
+    | TurnEnded
+    | Answered
+    | Shutdown
+)
