@@ -107,7 +107,8 @@ class Config:
         except BadValue as error:
             raise ConfigError(error.reason, key=error.key, file=self._file_of(error.key)) from None
         self.values = values
-        self.provider(self.model_provider)
+        if self.model_provider not in self.model_providers:
+            raise _no_provider(self.model_provider, self._file_of("model_provider"))
 
     @classmethod
     def load(cls, home: Home, overrides: Iterable[str] = ()) -> Config:
@@ -263,7 +264,7 @@ class Config:
         """
         provider = self.model_providers.get(name)
         if provider is None:
-            raise ConfigError(f"Model provider `{name}` not found")
+            raise _no_provider(name)
         return dict(provider)
 
     @cached_property
@@ -305,6 +306,10 @@ class Config:
             {**layer.metadata, "config": redact(layer.values), "disabledReason": None}
             for layer in reversed(self.layers)
         ]
+
+
+def _no_provider(name: str, file: Path | None = None) -> ConfigError:
+    return ConfigError(f"Model provider `{name}` not found", file=file)
 
 
 def _without_nulls(table: Table) -> Table:

@@ -87,12 +87,13 @@ def read_file(path: Path) -> Layer:
         raise ConfigError(f"cannot be read: {error.strerror}", file=path) from None
     try:
         values = tomllib.loads(content.decode())
+        refuse_deep(values)
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise ConfigError(f"line {line}: invalid UTF-8", file=path) from None
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(_position_first(str(error)), file=path) from None
-    except RecursionError:
+    except (RecursionError, ConfigError):
         raise ConfigError("nested too deeply", file=path) from None
     return Layer(source, values, path)
 
@@ -101,7 +102,7 @@ def _position_first(message: str) -> str:
     found = re.fullmatch(r"(?s)(.*) \(at line (\d+), column (\d+)\)", message)
     if found:
         return f"line {found[2]}, column {found[3]}: {found[1]}"
-    return message
+    return re.sub(r"(?s)(.*) \(at end of document\)", r"end of file: \1", message)
 
 
 def parse_override(text: str) -> tuple[tuple[str, ...], Any]:

@@ -90,8 +90,10 @@ def test_a_malformed_flag_is_refused_in_one_line(tmp_path: Path, flag: str, line
         ("model = 5", "invalid type: integer `5`, expected a string\nin `model`\n"),
         ('model = ""', "value must not be empty\nin `model`\n"),
         ("[model]\nx = 1", "invalid type: map, expected a string\nin `model`\n"),
-        ('model_context_window = "zz"', 'invalid type: string "zz", expected i64\nin `model_context_window`\n'),
-        ("model_context_window = true", "invalid type: boolean `true`, expected i64\nin `model_context_window`\n"),
+        ('model_context_window = "zz"',
+         'invalid type: string "zz", expected i64\nin `model_context_window`\n'),
+        ("model_context_window = true",
+         "invalid type: boolean `true`, expected i64\nin `model_context_window`\n"),
         ("thread_unload_delay_secs = -1", "invalid value: integer `-1`, expected 0 or more seconds\n"
          "in `thread_unload_delay_secs`\n"),
         ("thread_unload_delay_secs = nan", "invalid value: floating point `nan`, expected 0 or more seconds\n"
@@ -135,7 +137,7 @@ def test_a_bad_value_in_the_file_is_reported_with_the_file_and_one_from_a_flag_i
 @pytest.mark.parametrize(
     ("content", "position"),
     [
-        (b'model = "x', "line 1, column 11"),
+        (b'model = "x', "end of file: Unterminated string"),
         (b"a = 1\n= 2\n", "line 2, column 1"),
         (b"a = 1\nb = '\xff'\n", "line 2: invalid UTF-8"),
         (b"a = " + b"[" * 10_000, "nested too deeply"),
