@@ -100,6 +100,14 @@ class ResponseCompleted:
     usage: TokenCounts | None
 
 
+@dataclass(frozen=True, slots=True)
+class StreamRestarted:
+    """The stream broke and the request is sent again: items that were started and not done are void.
+
+    Items that were done stay done. Only ``agent.model.retry`` sends this, never a client.
+    """
+
+
 ModelEvent = (
     OutputItemStarted
     | TextDelta
@@ -108,6 +116,7 @@ ModelEvent = (
     | ReasoningTextDelta
     | OutputItemDone
     | ResponseCompleted
+    | StreamRestarted
 )
 
 
