@@ -50,17 +50,7 @@ OFFLINE = "offline"
 DEFAULT_MODEL = "gpt-5.1-codex"
 _DEFAULT_MODELS: Mapping[str, str] = {OFFLINE: "offline"}
 
-_BUILT_IN_PROVIDERS: Mapping[str, Table] = {
-    OPENAI: {
-        "name": "OpenAI",
-        "base_url": "https://api.openai.com/v1",
-        "env_key": "OPENAI_API_KEY",
-        "wire_api": "responses",
-    },
-    OFFLINE: {"name": "Offline", "wire_api": "offline"},
-}
-
-_SECTION = "spoold"
+_BUILT_IN_PROVIDERS: Mapping[str, Table] = {OPENAI: {}, OFFLINE: {}}
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,8 +97,10 @@ class Config:
         except BadValue as error:
             raise ConfigError(error.reason, key=error.key, file=self._file_of(error.key)) from None
         self.values = values
-        if self.model_provider not in self.model_providers:
-            raise _no_provider(self.model_provider, self._file_of("model_provider"))
+        if OFFLINE in values.get("model_providers", {}):
+            key = f"model_providers.{OFFLINE}"
+            raise ConfigError("the name of a built-in provider", key=key, file=self._file_of(key))
+        self.provider(self.model_provider)
 
     @classmethod
     def load(cls, home: Home, overrides: Iterable[str] = ()) -> Config:
@@ -257,24 +249,27 @@ class Config:
         return float(self.get("thread_unload_delay_secs"))
 
     def provider(self, name: str) -> Table:
-        """The table of a model provider: a fresh dict, built-in settings filled in.
+        """The table of a model provider, a fresh dict; for a built-in one, what the settings change of it.
 
         Raises:
-            ConfigError: there is none of that name.
+            ConfigError: there is none of that name, or it has no ``base_url``.
         """
-        provider = self.model_providers.get(name)
-        if provider is None:
-            raise _no_provider(name)
-        return dict(provider)
+        table = self.model_providers.get(name)
+        if table is None:
+            raise ConfigError(f"Model provider `{name}` not found", file=self._file_of("model_provider"))
+        if name not in _BUILT_IN_PROVIDERS and "base_url" not in table:
+            key = f"model_providers.{name}"
+            raise ConfigError("missing field `base_url`", key=key, file=self._file_of(key))
+        return dict(table)
 
     @cached_property
     def model_providers(self) -> dict[str, Table]:
         """All providers by id: those of the settings, ``openai`` and ``offline``."""
-        built_in = merge(_BUILT_IN_PROVIDERS, {})
+        tables = merge(_BUILT_IN_PROVIDERS, {})
         base_url = self.get("openai_base_url")
         if base_url is not None:
-            built_in = merge(built_in, {OPENAI: {"base_url": base_url}})
-        return merge(built_in, self.values.get("model_providers", {}))
+            tables[OPENAI] = {"base_url": base_url}
+        return merge(tables, self.values.get("model_providers", {}))
 
     @cached_property
     def limits(self) -> Limits:
@@ -306,10 +301,6 @@ class Config:
             {**layer.metadata, "config": redact(layer.values), "disabledReason": None}
             for layer in reversed(self.layers)
         ]
-
-
-def _no_provider(name: str, file: Path | None = None) -> ConfigError:
-    return ConfigError(f"Model provider `{name}` not found", file=file)
 
 
 def _without_nulls(table: Table) -> Table:

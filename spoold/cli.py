@@ -23,6 +23,7 @@ from spoold.version import __version__
 
 if TYPE_CHECKING:
     from spoold.options import DaemonOptions
+    from transport.listen_url import Listen
 
 EXIT_START = 1
 EXIT_USAGE = 2
@@ -188,7 +189,7 @@ def _run(settings: _Settings, options: dict[str, Any]) -> int:
     daemon = DaemonOptions(
         home=resolve_home(settings.home, os.environ),
         overrides=settings.overrides,
-        listens=listens or ("stdio://",),
+        listens=_parse_listens(listens or ("stdio://",)),
         ws_auth=WebSocketAuthOptions(
             mode=options["ws_auth"],
             token_file=options["ws_token_file"],
@@ -207,6 +208,17 @@ def _run(settings: _Settings, options: dict[str, Any]) -> int:
     return run_daemon(daemon)
 
 
+def _parse_listens(urls: Iterable[str]) -> tuple[Listen, ...]:
+    from spoold.options import OptionError
+    from transport.listen_url import parse_listen
+
+    try:
+        # A URL given twice is one listener: dict keeps the order and drops the repetition.
+        return tuple(dict.fromkeys(parse_listen(url) for url in urls))
+    except ValueError as error:
+        raise OptionError(str(error)) from None
+
+
 def _refuse_unknown_keys(options: DaemonOptions) -> None:
     from persistence.config import Config, ConfigError
     from persistence.home import Home
@@ -218,9 +230,13 @@ def _refuse_unknown_keys(options: DaemonOptions) -> None:
 
 def _write_schema(folder: Path, *, experimental: bool) -> None:
     from protocol.schema import write_bundle
+    from spoold.options import StartError
     from transport.methods import METHODS
 
-    written = write_bundle(folder, METHODS.values(), experimental=experimental)
+    try:
+        written = write_bundle(folder, METHODS.values(), experimental=experimental)
+    except OSError as error:
+        raise StartError(f"{error.filename or folder} cannot be written: {error.strerror}") from None
     click.echo(str(written))
 
 
@@ -253,6 +269,9 @@ def _expected(error: Exception) -> tuple[str | None, int]:
     from persistence.home import HomeError
     from spoold.options import OptionError, StartError
 
+    # What is raised inside a nursery arrives in a group.
+    while isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
     match error:
         case OptionError():
             return str(error), EXIT_USAGE
@@ -260,10 +279,17 @@ def _expected(error: Exception) -> tuple[str | None, int]:
             return str(error), EXIT_START
         case ConfigError():
             return error.line, EXIT_START
-        case OSError(strerror=str(reason), filename=name):
-            return f"{name}: {reason}" if name else reason, EXIT_START
-        case _:
-            return None, EXIT_START
+    if _is_refusal_of_transport(error):
+        return str(error), EXIT_START
+    return None, EXIT_START
+
+
+def _is_refusal_of_transport(error: Exception) -> bool:
+    # Its own step: these imports cost more than printing one of the errors above.
+    from transport.auth import AuthError
+    from transport.listen import ListenError
+
+    return isinstance(error, AuthError | ListenError)
 
 
 def _fail(message: str, code: int) -> int:

@@ -30,7 +30,7 @@ def test_without_a_file_every_setting_has_its_default(tmp_path: Path) -> None:
 def test_the_offline_provider_needs_no_settings_and_brings_its_model(tmp_path: Path) -> None:
     config = load(tmp_path, 'model_provider = "offline"')
     assert config.model == "offline"
-    assert config.provider("offline")["wire_api"] == "offline"
+    assert config.provider("offline") == {}
 
 
 def test_flags_win_over_the_file_and_a_thread_wins_over_flags(tmp_path: Path) -> None:
@@ -115,6 +115,10 @@ def test_a_malformed_flag_is_refused_in_one_line(tmp_path: Path, flag: str, line
         ("[spoold]\nmailbox_length = 0",
          "invalid value: integer `0`, expected 1 to 1000000\nin `spoold.mailbox_length`\n"),
         ('model_provider = "nope"', "Model provider `nope` not found"),
+        ("[model_providers.offline]\nname = 'x'",
+         "the name of a built-in provider\nin `model_providers.offline`\n"),
+        ("model_provider = 'x'\n[model_providers.x]\nname = 'x'",
+         "missing field `base_url`\nin `model_providers.x`\n"),
     ],
 )  # fmt: skip
 def test_a_bad_value_names_the_reason_and_the_key(tmp_path: Path, text: str, expected: str) -> None:
@@ -228,12 +232,7 @@ def test_a_file_may_add_providers_and_adjust_the_built_in_ones(tmp_path: Path) -
         'wire_api = "chat"\n[model_providers.openai]\nstream_max_retries = 2',
     )
     assert config.provider("local") == {"base_url": "http://h/v1", "wire_api": "chat"}
-    openai = config.provider("openai")
-    assert (openai["base_url"], openai["stream_max_retries"], openai["env_key"]) == (
-        "http://proxy/v1",
-        2,
-        "OPENAI_API_KEY",
-    )
+    assert config.provider("openai") == {"base_url": "http://proxy/v1", "stream_max_retries": 2}
     with pytest.raises(ConfigError, match=r"^Model provider `nope` not found$"):
         config.provider("nope")
 
