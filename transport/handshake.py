@@ -1,0 +1,56 @@
+"""``initialize``: who the client is and what it opts into."""
+
+from __future__ import annotations
+
+import platform
+import re
+from functools import cache
+from pathlib import Path
+
+from protocol.errors import InvalidRequest
+from protocol.initialize import PROTOCOL_VERSION, InitializeParams, InitializeResult
+from transport.method import Call
+
+_HEADER_VALUE = re.compile(r"[\t\x20-\x7e\x80-\U0010ffff]*")
+"""What an HTTP header value may hold: no control characters except the tab."""
+
+
+def initialize(call: Call) -> None:
+    """Answer, and only then let the client take part: its first message is the answer."""
+    params: InitializeParams = call.params
+    peer = call.peer
+    if peer.initialised:
+        raise InvalidRequest("Already initialized")
+    name = params.client_info.name
+    if not _HEADER_VALUE.fullmatch(name):
+        raise InvalidRequest(f"Invalid clientInfo.name: '{name}'. Must be a valid HTTP header value.")
+    call.reply.result(
+        InitializeResult(
+            user_agent=(
+                f"{name}/{PROTOCOL_VERSION} ({operating_system()}; {platform.machine()}) "
+                f"spoold/{call.daemon.version}"
+            ),
+            codex_home=str(call.daemon.home),
+            platform_family="unix",
+            platform_os="linux",
+        )
+    )
+    peer.client_name = name
+    if params.capabilities is not None:
+        peer.experimental = params.capabilities.experimental_api
+        peer.opted_out = frozenset(params.capabilities.opt_out_notification_methods or ())
+    peer.initialised = True
+    call.daemon.peer_ready(peer)
+
+
+@cache
+def operating_system() -> str:
+    """Name and version of the operating system, as ``Debian GNU/Linux 12``."""
+    try:
+        text = Path("/etc/os-release").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return f"{platform.system()} {platform.release()}"
+    values = dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
+    name = values.get("NAME", "Linux").strip('"')
+    version = values.get("VERSION_ID", "").strip('"')
+    return f"{name} {version}".strip()

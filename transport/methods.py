@@ -1,0 +1,112 @@
+"""The method table: the one place that knows which methods there are.
+
+Adding a method is one row here and one handler in ``transport/handlers/``. The order of the rows is the
+order in which an unknown method's error lists the names.
+"""
+
+from __future__ import annotations
+
+from protocol.daemon_methods import (
+    AccountReadParams,
+    AccountReadResult,
+    ConfigReadParams,
+    ConfigReadResult,
+    ModelListParams,
+    ModelListResult,
+)
+from protocol.initialize import InitializeParams, InitializeResult
+from protocol.thread_methods import (
+    Empty,
+    ItemsListParams,
+    ItemsPage,
+    LoadedListParams,
+    LoadedListResult,
+    ThreadIdParams,
+    ThreadListParams,
+    ThreadListResult,
+    ThreadReadParams,
+    ThreadReadResult,
+    ThreadResumeParams,
+    ThreadResumeResult,
+    ThreadStartParams,
+    ThreadStartResult,
+    TurnsListParams,
+    TurnsPage,
+    UnsubscribeResult,
+)
+from protocol.turn_methods import (
+    TurnInterruptParams,
+    TurnStartParams,
+    TurnStartResult,
+    TurnSteerParams,
+    TurnSteerResult,
+)
+from transport.handlers import daemon, threads, turns
+from transport.handshake import initialize
+from transport.method import Method, MethodTable
+from transport.not_offered import NOT_OFFERED
+
+_THREAD_START_GATED = (
+    "allowProviderModelFallback",
+    "daybreakEnabled",
+    "dynamicTools",
+    "environments",
+    "experimentalRawEvents",
+    "historyMode",
+    "mockExperimentalField",
+    "multiAgentMode",
+    "permissions",
+    "projectId",
+    "runtimeWorkspaceRoots",
+    "selectedCapabilityRoots",
+)
+_THREAD_RESUME_GATED = ("history", "initialTurnsPage", "path", "permissions", "runtimeWorkspaceRoots")
+_THREAD_LIST_GATED = (
+    "ancestorThreadId",
+    "attachedToThreadId",
+    "includeAttachedThreads",
+    "parentThreadId",
+    "projectId",
+)
+_TURN_STEER_GATED = ("additionalContext", "responsesapiClientMetadata", "responsesapiClientMetadataPatch")
+_TURN_START_GATED = (
+    *_TURN_STEER_GATED,
+    "collaborationMode",
+    "cyberAccessProgram",
+    "environments",
+    "multiAgentMode",
+    "permissions",
+    "runtimeWorkspaceRoots",
+)
+
+# fmt: off
+_ROWS = (
+    Method("initialize", InitializeParams, InitializeResult, "connection", "stable", "inline", initialize),
+    Method("thread/start", ThreadStartParams, ThreadStartResult, "daemon", "stable", "thread",
+           threads.start, _THREAD_START_GATED),
+    Method("thread/resume", ThreadResumeParams, ThreadResumeResult, "thread", "stable", "thread",
+           threads.resume, _THREAD_RESUME_GATED),
+    Method("thread/read", ThreadReadParams, ThreadReadResult, "thread", "stable", "task", threads.read),
+    Method("thread/list", ThreadListParams, ThreadListResult, "daemon", "stable", "task",
+           threads.list_threads, _THREAD_LIST_GATED),
+    Method("thread/loaded/list", LoadedListParams, LoadedListResult, "daemon", "stable", "inline",
+           threads.loaded_list),
+    Method("thread/unsubscribe", ThreadIdParams, UnsubscribeResult, "thread", "stable", "thread",
+           threads.unsubscribe),
+    Method("thread/turns/list", TurnsListParams, TurnsPage, "thread", "stable", "task", threads.turns_list),
+    Method("thread/items/list", ItemsListParams, ItemsPage, "thread", "stable", "task", threads.items_list),
+    Method("turn/start", TurnStartParams, TurnStartResult, "thread", "stable", "thread",
+           turns.start, _TURN_START_GATED),
+    Method("turn/steer", TurnSteerParams, TurnSteerResult, "thread", "stable", "thread",
+           turns.steer, _TURN_STEER_GATED),
+    Method("turn/interrupt", TurnInterruptParams, Empty, "thread", "stable", "thread", turns.interrupt),
+    Method("model/list", ModelListParams, ModelListResult, "daemon", "stable", "inline", daemon.model_list),
+    Method("config/read", ConfigReadParams, ConfigReadResult, "daemon", "stable", "inline",
+           daemon.config_read),
+    Method("account/read", AccountReadParams, AccountReadResult, "daemon", "stable", "inline",
+           daemon.account_read),
+)
+# fmt: on
+
+METHODS: MethodTable = {row.name: row for row in (*_ROWS, *NOT_OFFERED)}
+"""Every method by its name on the wire."""

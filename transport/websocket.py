@@ -1,0 +1,141 @@
+"""One client on a websocket, over TCP or over a unix socket.
+
+What the library leaves to its caller, and where it is done:
+
+* a send that is cancelled leaves half a frame, and the next send would succeed and corrupt the connection:
+  the channel remembers it and ends the connection forcefully (``aclose``);
+* while nobody takes messages, no ping, pong or close is handled: the connection's reader never waits for
+  anything but messages;
+* a client that vanished without a farewell is found by pings (``_keep_alive``).
+"""
+
+from __future__ import annotations
+
+import logging
+
+import trio
+from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_server_stream
+
+from transport.channel import ChannelClosed
+from transport.connection import Gateway, serve_connection
+from transport.framing import MAX_MESSAGE_BYTES
+from transport.http_front import HEAD_TIMEOUT, Authenticator, accept_upgrade
+from transport.replay_stream import ReplayStream
+
+log = logging.getLogger(__name__)
+
+PING_INTERVAL = 20.0
+PONG_TIMEOUT = 20.0
+RECEIVE_BYTES = 64 * 1024
+
+# The library logs two lines for every frame at debug level.
+logging.getLogger("trio-websocket").setLevel(logging.INFO)
+
+
+class WebSocketChannel:
+    """Messages are text frames; binary frames are ignored.
+
+    Args:
+        socket: the connection after the handshake.
+        stream: the stream under it.
+        name: where the client comes from.
+    """
+
+    def __init__(self, socket: WebSocketConnection, stream: ReplayStream, name: str) -> None:
+        self.name = name
+        self.waits_for_reader = False
+        self._socket = socket
+        self._stream = stream
+        # Invariant: once True, half a frame may have been sent: nothing may follow it.
+        self._broken = False
+
+    async def receive(self) -> str | None:
+        """See ``MessageChannel.receive``."""
+        try:
+            while True:
+                message = await self._socket.get_message()
+                if isinstance(message, str):
+                    return message
+        except ConnectionClosed:
+            return None
+
+    async def send_many(self, messages: list[bytes]) -> None:
+        """See ``MessageChannel.send_many``; the frames leave in one write."""
+        whole = False
+        try:
+            self._stream.cork()
+            for message in messages:
+                await self._socket.send_message(message.decode())
+            await self._stream.uncork()
+            whole = True
+        except (ConnectionClosed, trio.BrokenResourceError, trio.ClosedResourceError) as error:
+            raise ChannelClosed from error
+        finally:
+            self._broken = self._broken or not whole
+
+    async def aclose(self, code: int, reason: str) -> None:
+        """See ``MessageChannel.aclose``."""
+        try:
+            if not self._broken:
+                await self._socket.aclose(code, reason)
+        finally:
+            await trio.aclose_forcefully(self._stream)
+
+
+async def serve_websocket(
+    stream: trio.abc.Stream, gateway: Gateway, authenticator: Authenticator | None, name: str
+) -> None:
+    """Serve one accepted stream until it ends, whatever it speaks; the stream is closed afterwards.
+
+    An exception in here is logged and ends this connection only.
+    """
+    try:
+        async with stream:
+            upgrade = await accept_upgrade(stream, authenticator)
+            if upgrade is None:
+                return
+            replay = ReplayStream(stream, upgrade.received, upgrade.head_length, MAX_MESSAGE_BYTES)
+            await _serve_frames(replay, gateway, name)
+    except (trio.BrokenResourceError, trio.ClosedResourceError):
+        log.debug("%s was reset", name)
+    except Exception:
+        log.exception("connection %s failed", name)
+
+
+async def _serve_frames(replay: ReplayStream, gateway: Gateway, name: str) -> None:
+    try:
+        async with trio.open_nursery() as nursery:
+            with trio.move_on_after(HEAD_TIMEOUT) as handshake:
+                request = await wrap_server_stream(
+                    nursery,
+                    replay,
+                    message_queue_size=16,
+                    max_message_size=MAX_MESSAGE_BYTES,
+                    receive_buffer_size=RECEIVE_BYTES,
+                )
+                socket = await request.accept()
+            if handshake.cancelled_caught:
+                nursery.cancel_scope.cancel()
+                return
+            nursery.start_soon(_keep_alive, socket, replay, name)
+            await serve_connection(WebSocketChannel(socket, replay, name), gateway)
+            nursery.cancel_scope.cancel()
+    except* ConnectionClosed:
+        # The library's reader lets it out when the client leaves while something is answered to it.
+        log.debug("%s was reset", name)
+
+
+async def _keep_alive(socket: WebSocketConnection, stream: ReplayStream, name: str) -> None:
+    """Drop a client that neither answers a ping nor moves a byte in either direction."""
+    try:
+        while True:
+            await trio.sleep(PING_INTERVAL)
+            before = stream.progress
+            with trio.move_on_after(PONG_TIMEOUT) as waiting:
+                await socket.ping()
+            if waiting.cancelled_caught and stream.progress <= before + 1:
+                log.info("dropping %s: it does not answer pings", name)
+                await trio.aclose_forcefully(stream)
+                return
+    except ConnectionClosed:
+        return
