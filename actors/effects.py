@@ -135,7 +135,6 @@ class Decision:
         fsync: whether they must reach the disk, not only the file.
         create: path of the rollout file when these lines are its first.
         effects: what to publish, in order.
-        on_failure: the request to refuse when the commit fails.
     """
 
     state: ThreadState
@@ -143,7 +142,6 @@ class Decision:
     fsync: bool = False
     create: Path | None = None
     effects: list[Effect] = field(default_factory=list)
-    on_failure: Reply | None = None
 
     def notify(self, method: str, params: Wire, only: Peer | None = None) -> None:
         """Add a notification."""

@@ -56,9 +56,10 @@ class Peer(Protocol):
         ...
 
     def deliver(self, message: Outgoing) -> None:
-        """Queue one message for the client. Never waits, never raises: what a client that cannot
-        take it deserves is the transport's decision. A client that opted out of ``message.method``
-        does not get it; a closed one gets nothing.
+        """Queue one message for the client. Never waits, never raises.
+
+        What a client that cannot take it deserves is the transport's decision. A client that opted out
+        of ``message.method`` does not get it; a closed one gets nothing.
         """
         ...
 

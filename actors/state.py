@@ -10,13 +10,22 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from persistence.store import ThreadRecord
+
 from actors.messages import AnswerSlot
 from actors.peer import Peer
 from agent.events import CommandApproval, TurnSettings
-from persistence.store import ThreadRecord
 from protocol.items import AgentMessageItem
 from protocol.server_requests import CommandApprovalParams
-from protocol.threads import Active, ActiveFlag, Idle, SystemErrorStatus, ThreadStatus, TokenCounts, TokenUsage
+from protocol.threads import (
+    Active,
+    ActiveFlag,
+    Idle,
+    SystemErrorStatus,
+    ThreadStatus,
+    TokenCounts,
+    TokenUsage,
+)
 
 DEFAULT_CONTEXT_WINDOW = 258_400
 """Tokens, for models whose window nobody told us."""
@@ -115,6 +124,10 @@ class ThreadState:
             assert request.turn_id == self.turn.id, "a question outlived its turn"
         ids = [request.request_id for request in self.pending]
         assert len(ids) == len(set(ids)), "one id, one question"
+
+    def now_materialised(self) -> ThreadState:
+        """The state once the rollout file exists."""
+        return replace(self, materialised=True)
 
     def subscribed(self, peer: Peer) -> ThreadState:
         """The state with one more subscriber."""

@@ -1,0 +1,152 @@
+"""Attaching and leaving: thread/start's answer, thread/resume, thread/read, thread/unsubscribe.
+
+Attach is atomic: the snapshot is read and the subscription made in one mailbox step. While the step reads
+the rollout no event of the thread is published, so what the client gets after the snapshot is exactly what
+the snapshot does not hold. A snapshot taken outside the mailbox was rejected: it needs every event
+classified as "already covered" or not.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from persistence.store import Store
+
+from actors.effects import Decision, SendRequest
+from actors.messages import PeerGone, Read, Resume, Started, Unsubscribe
+from actors.peer import Peer
+from actors.state import ThreadState
+from actors.views import loaded_thread, resume_result, start_result
+from protocol.errors import InvalidRequest, NotSupported, RpcError
+from protocol.notifications import ThreadNote, ThreadStarted, TokenUsageUpdated, WarningNote
+from protocol.thread_methods import InitialTurnsPageParams, ThreadReadResult, TurnsPage, UnsubscribeResult
+from protocol.threads import Turn
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The part of a resume that comes from disk."""
+
+    turns: list[Turn]
+    page: TurnsPage | None
+    turns_cursor: str | None
+    items_cursor: str | None
+
+
+def started(state: ThreadState, message: Started) -> Decision:
+    """Answer thread/start, subscribe its client, and announce the thread to everybody."""
+    after = state.subscribed(message.reply.peer)
+    decision = Decision(after)
+    decision.answer(message.reply, start_result(after))
+    decision.notify("thread/started", ThreadStarted(thread=loaded_thread(after)))
+    for text in message.warnings:
+        decision.notify("warning", WarningNote(thread_id=state.record.id, message=text))
+    return decision
+
+
+async def snapshot(state: ThreadState, message: Resume, store: Store) -> Snapshot:
+    """Read what a resume must return.
+
+    Raises:
+        RpcError: the thread cannot be resumed, or a cursor is wrong.
+    """
+    params = message.params
+    thread_id = state.record.id
+    if state.ephemeral:
+        raise no_rollout(thread_id)
+    if params.path is not None and state.path is not None and params.path != str(state.path):
+        raise InvalidRequest(
+            f"cannot resume running thread {thread_id} with stale path: "
+            f"requested `{params.path}`, active `{state.path}`"
+        )
+    if not state.materialised:
+        return Snapshot([], None, None, None)
+    live = state.turn.id if state.turn is not None else None
+    turns: list[Turn] = []
+    page: TurnsPage | None = None
+    if params.initial_turns_page is not None:
+        page = await first_page(store, thread_id, params.initial_turns_page, live)
+    if not params.exclude_turns and page is None:
+        turns = await store.all_turns(thread_id, live_turn_id=live)
+    turns_cursor, items_cursor = await store.history_cursors(thread_id)
+    return Snapshot(turns, page, turns_cursor, items_cursor)
+
+
+async def first_page(
+    store: Store, thread_id: str, wanted: InitialTurnsPageParams, live: str | None
+) -> TurnsPage:
+    """The page of turns that thread/resume was asked to bring along."""
+    return await store.turns_page(
+        thread_id,
+        cursor=None,
+        limit=wanted.limit,
+        direction=wanted.sort_direction or "desc",
+        view=wanted.items_view or "summary",
+        live_turn_id=live,
+    )
+
+
+def resumed(state: ThreadState, message: Resume, found: Snapshot, *, cold: bool) -> Decision:
+    """Answer thread/resume and subscribe its client; ``cold``: this step loaded the thread."""
+    peer = message.reply.peer
+    after = state.subscribed(peer)
+    decision = Decision(after)
+    if cold:
+        decision.show_status()
+    decision.answer(
+        message.reply,
+        resume_result(after, found.turns, found.page, found.turns_cursor, found.items_cursor),
+    )
+    thread_id = state.record.id
+    if state.usage is not None and state.usage_turn is not None and (cold or found.turns):
+        decision.notify(
+            "thread/tokenUsage/updated",
+            TokenUsageUpdated(thread_id=thread_id, turn_id=state.usage_turn, token_usage=state.usage),
+            only=peer,
+        )
+    decision.notify("thread/goal/cleared", ThreadNote(thread_id=thread_id))
+    replay_pending(decision, after, peer)
+    return decision
+
+
+def replay_pending(decision: Decision, state: ThreadState, peer: Peer) -> None:
+    """Ask one client again, under the same ids, what is still open."""
+    decision.effects.extend(
+        SendRequest(entry.request_id, entry.method, entry.params, only=peer) for entry in state.pending
+    )
+
+
+async def read(state: ThreadState, message: Read, store: Store) -> ThreadReadResult:
+    """thread/read of a loaded thread.
+
+    Raises:
+        RpcError: turns were asked of a thread that has none to show.
+    """
+    turns: list[Turn] | None = None
+    if message.params.include_turns:
+        if state.ephemeral:
+            raise InvalidRequest("ephemeral threads do not support includeTurns")
+        if not state.materialised:
+            raise NotSupported("list_turns is not supported yet")
+        live = state.turn.id if state.turn is not None else None
+        turns = await store.all_turns(state.record.id, live_turn_id=live)
+    return ThreadReadResult(thread=loaded_thread(state, turns))
+
+
+def unsubscribed(state: ThreadState, message: Unsubscribe) -> Decision:
+    """thread/unsubscribe: no notification, and nothing that runs is touched."""
+    peer = message.reply.peer
+    known = peer.id in state.subscribers
+    decision = Decision(state.unsubscribed(peer.id) if known else state)
+    decision.answer(message.reply, UnsubscribeResult(status="unsubscribed" if known else "notSubscribed"))
+    return decision
+
+
+def peer_gone(state: ThreadState, message: PeerGone) -> Decision:
+    """A connection ended."""
+    return Decision(state.unsubscribed(message.peer.id))
+
+
+def no_rollout(thread_id: str) -> RpcError:
+    """The error for a thread that is nowhere on disk."""
+    return InvalidRequest(f"no rollout found for thread id {thread_id}")

@@ -1,0 +1,58 @@
+"""Bringing a thread back from disk: its row, its last settings, its counters.
+
+The model context is not read here: only the next turn needs it, and a watcher never pins it.
+"""
+
+from __future__ import annotations
+
+from persistence.store import Store
+
+from actors.attach import no_rollout
+from actors.state import ThreadState
+from actors.thread_settings import settings_from
+from persistence.config import Config
+from protocol.errors import InvalidRequest
+from protocol.ids import parse_uuid
+from protocol.thread_methods import ThreadResumeParams
+
+
+async def load_thread(
+    store: Store, config: Config, params: ThreadResumeParams, thread_id: str, server_cwd: str
+) -> ThreadState:
+    """The state of a stored thread, with no turn running and nobody attached.
+
+    Raises:
+        InvalidRequest: it is nowhere on disk, archived, or its path is another.
+        StoreError: it could not be read.
+    """
+    record = await store.thread(thread_id)
+    if params.path is not None and (record is None or params.path != str(record.path)):
+        raise InvalidRequest(f"failed to resolve rollout path `{params.path}`: file does not exist")
+    if record is None:
+        raise no_rollout(thread_id)
+    if record.archived:
+        raise InvalidRequest(
+            f"session {thread_id} is archived. Run `codex unarchive {thread_id}` to unarchive it first."
+        )
+    found = await store.resume_state(thread_id)
+    recorded = dict(found.turn_context or {})
+    recorded.setdefault("model_provider", record.model_provider)
+    recorded.setdefault("cwd", record.cwd)
+    settings, _ = settings_from(config, params, server_cwd, recorded)
+    return ThreadState(
+        record=record,
+        settings=settings,
+        materialised=True,
+        interrupted_before=found.interrupted,
+        usage=found.token_usage,
+        usage_turn=found.token_usage_turn,
+    )
+
+
+def id_in_path(path: str) -> str | None:
+    """The thread id in a rollout's file name, None where there is none."""
+    stem = path.rsplit("/", 1)[-1].removesuffix(".jsonl")
+    try:
+        return parse_uuid(stem[-36:])
+    except ValueError:
+        return None

@@ -1,0 +1,304 @@
+"""The supervisor: which threads are loaded, who is connected, and how the daemon ends.
+
+It owns one nursery with one task per loaded thread and never waits itself: every entry point is a plain
+function that posts to a mailbox or answers at once, so requests keep the order in which they came.
+
+Loading is single-flight because the actor is made first and loads itself: the second request for the same
+thread finds the actor and waits in its mailbox. A thread that is stopping is out of the table already; its
+next incarnation waits for ``finished`` of the old one before it reads the disk, so the two never overlap.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+import trio
+from persistence.store import Store, ThreadRecord
+
+from actors.loading import load_thread
+from actors.messages import Answered, Message, PeerGone, Resume, Shutdown, Started
+from actors.peer import Outgoing, Peer, Reply
+from actors.state import ThreadState
+from actors.step import StepContext, draining_error
+from actors.thread_actor import ThreadActor
+from actors.thread_settings import settings_from
+from actors.turn_task import TurnRunner
+from persistence.config import Config
+from persistence.rollout_files import rollout_path
+from protocol.errors import InvalidRequest
+from protocol.ids import thread_id as parse_thread_id
+from protocol.initialize import PROTOCOL_VERSION
+from protocol.jsonrpc import Response, encode_notification
+from protocol.notifications import StatusChanged, ThreadNote
+from protocol.runtime import Runtime
+from protocol.thread_methods import ThreadResumeParams, ThreadStartParams
+from protocol.threads import ThreadStatus
+
+log = logging.getLogger(__name__)
+
+
+class Supervisor:
+    """See the module docstring.
+
+    Attributes:
+        runtime: clock and ids.
+        store: the persistence room.
+        config: the daemon's configuration.
+    """
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        store: Store,
+        config: Config,
+        new_runner: Callable[[], TurnRunner],
+        server_cwd: str,
+        sessions_root: Path,
+    ) -> None:
+        self.runtime = runtime
+        self.store = store
+        self.config = config
+        self._new_runner = new_runner
+        self._server_cwd = server_cwd
+        self._sessions_root = sessions_root
+        # Invariant: an actor is in `_actors` from before its task starts until `retire` says yes.
+        self._actors: dict[str, ThreadActor] = {}
+        # Actors that are out of the table and not finished yet.
+        self._stopping: dict[str, trio.Event] = {}
+        self._peers: dict[int, Peer] = {}
+        self._requests: dict[int, ThreadActor] = {}
+        self._next_request_id = 0
+        self._draining = False
+        self._drained = trio.Event()
+        self._nursery: trio.Nursery | None = None
+        self._step = StepContext(runtime, self._new_request_id, lambda: self._draining)
+
+    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Hold the actors until cancelled. Cancelled: actors are cut off; call ``stop`` before."""
+        async with trio.open_nursery() as self._nursery:
+            task_status.started()
+            await trio.sleep_forever()
+
+    # -- what handlers call ---------------------------------------------------------------------------
+
+    def start_thread(self, params: ThreadStartParams, reply: Reply) -> None:
+        """thread/start: make the actor; its first step answers.
+
+        Raises:
+            InvalidRequest: the settings are wrong, or the daemon is draining.
+        """
+        if self._draining:
+            raise draining_error()
+        settings, warnings = settings_from(self.config, params, self._server_cwd)
+        now = self.runtime.now_ms()
+        thread_id = self.runtime.new_id()
+        record = ThreadRecord(
+            id=thread_id,
+            path=rollout_path(self._sessions_root, self.runtime.local_time(now), thread_id),
+            created_at_ms=now,
+            updated_at_ms=now,
+            recency_at_ms=now,
+            preview="",
+            name=None,
+            model_provider=settings.model_provider,
+            model=settings.model,
+            reasoning_effort=settings.turn.effort,
+            cwd=settings.cwd,
+            source="vscode",
+            thread_source=params.thread_source,
+            originator=reply.peer.client_name,
+            cli_version=PROTOCOL_VERSION,
+            archived=False,
+            history_mode="paginated",
+            git=None,
+            forked_from_id=None,
+            parent_thread_id=None,
+        )
+        state = ThreadState(record=record, settings=settings, ephemeral=bool(params.ephemeral))
+        actor = self._new_actor(thread_id, initial=state)
+        actor.mailbox.put_always(Started(reply, tuple(warnings)))
+
+    def resume(self, params: ThreadResumeParams, reply: Reply) -> None:
+        """thread/resume: to the loaded thread, or to a new actor that loads itself.
+
+        Raises:
+            InvalidRequest: the id or the path is wrong, or the daemon is draining.
+        """
+        if self._draining:
+            raise draining_error()
+        thread_id = parse_thread_id(params.thread_id, "session")
+        actor = self._actors.get(thread_id)
+        if actor is None:
+            actor = self._new_actor(thread_id, resume=params)
+        actor.mailbox.put(Resume(reply, params))
+
+    def post(self, thread_id: str, message: Message) -> None:
+        """Hand a message to a loaded thread.
+
+        Raises:
+            InvalidRequest: the id is malformed, or no such thread is loaded.
+            Overloaded: its mailbox is full.
+        """
+        actor = self._actors.get(parse_thread_id(thread_id))
+        if actor is None:
+            raise InvalidRequest(f"thread not found: {thread_id}")
+        actor.mailbox.put(message)
+
+    def loaded(self, thread_id: str) -> ThreadActor | None:
+        """The actor of a loaded thread, by canonical id."""
+        return self._actors.get(thread_id)
+
+    def live_state(self, thread_id: str) -> ThreadState | None:
+        """What has been published of a loaded thread; None while it loads."""
+        actor = self._actors.get(thread_id)
+        return None if actor is None else actor.state
+
+    def loaded_ids(self) -> list[str]:
+        """Ids of loaded threads, ascending."""
+        return sorted(thread_id for thread_id, actor in self._actors.items() if actor.state is not None)
+
+    # -- connections ----------------------------------------------------------------------------------
+
+    def peer_ready(self, peer: Peer) -> None:
+        """From now on the peer gets broadcasts."""
+        self._peers[peer.id] = peer
+
+    def peer_gone(self, peer: Peer) -> None:
+        """Drop the peer's subscriptions. What runs goes on."""
+        if self._peers.pop(peer.id, None) is not None:
+            for actor in self._actors.values():
+                actor.mailbox.put_always(PeerGone(peer))
+
+    def answer(self, peer: Peer, response: Response) -> None:
+        """A client's answer to a server request; one that nobody waits for is ignored."""
+        if not isinstance(response.id, int):
+            return
+        actor = self._requests.get(response.id)
+        if actor is not None:
+            actor.mailbox.put_always(Answered(response.id, response.result, response.failed))
+
+    def broadcast(self, message: Outgoing) -> None:
+        """Send to every initialised connection."""
+        for peer in list(self._peers.values()):
+            peer.deliver(message)
+
+    # -- what actors call -----------------------------------------------------------------------------
+
+    def own_request(self, request_id: int, actor: ThreadActor) -> None:
+        """Route answers to this request to this actor."""
+        self._requests[request_id] = actor
+
+    def forget_request(self, request_id: int) -> None:
+        """The request is settled."""
+        self._requests.pop(request_id, None)
+
+    def retire(self, actor: ThreadActor) -> bool:
+        """Take an actor out of service unless messages wait for it.
+
+        No await between the check and the removal: what comes later finds no actor and makes a new one.
+        """
+        if len(actor.mailbox):
+            return False
+        if self._actors.get(actor.thread_id) is not actor:
+            return True
+        del self._actors[actor.thread_id]
+        self._stopping[actor.thread_id] = actor.finished
+        self._check_drained()
+        return True
+
+    def announce_closed(self, thread_id: str, status: ThreadStatus) -> None:
+        """Tell everybody that a thread is not loaded any more."""
+        now = self.runtime.now_ms()
+        for method, params in (
+            ("thread/status/changed", StatusChanged(thread_id=thread_id, status=status)),
+            ("thread/closed", ThreadNote(thread_id=thread_id)),
+        ):
+            self.broadcast(Outgoing(encode_notification(method, params, now), method))
+
+    def turn_over(self) -> None:
+        """A turn ended: a draining daemon may be able to leave."""
+        self._check_drained()
+
+    # -- the end --------------------------------------------------------------------------------------
+
+    @property
+    def draining(self) -> bool:
+        """Whether new work is refused."""
+        return self._draining
+
+    def running_turns(self) -> int:
+        """How many turns run now."""
+        return sum(1 for actor in self._actors.values() if actor.state is not None and actor.state.turn)
+
+    def begin_drain(self) -> None:
+        """Refuse new turns from now on; those that run go on."""
+        self._draining = True
+        self._check_drained()
+
+    async def drained(self) -> None:
+        """Wait until no turn runs, after ``begin_drain``."""
+        await self._drained.wait()
+
+    async def stop(self) -> None:
+        """Interrupt what runs, make it durable, and end every actor. Shield it with a deadline."""
+        self._draining = True
+        actors = list(self._actors.values())
+        for actor in actors:
+            actor.mailbox.put_always(Shutdown())
+        for actor in actors:
+            await actor.finished.wait()
+
+    def _check_drained(self) -> None:
+        if self._draining and self.running_turns() == 0:
+            self._drained.set()
+
+    # -- making actors --------------------------------------------------------------------------------
+
+    def _new_request_id(self) -> int:
+        request_id = self._next_request_id
+        self._next_request_id += 1
+        return request_id
+
+    def _new_actor(
+        self,
+        thread_id: str,
+        *,
+        initial: ThreadState | None = None,
+        resume: ThreadResumeParams | None = None,
+    ) -> ThreadActor:
+        assert self._nursery is not None, "run() has been started"
+        previous = self._stopping.get(thread_id)
+
+        async def load() -> ThreadState:
+            if previous is not None:
+                await previous.wait()
+            assert resume is not None
+            return await load_thread(self.store, self.config, resume, thread_id, self._server_cwd)
+
+        actor = ThreadActor(
+            thread_id,
+            self,
+            self.store,
+            self._step,
+            self._new_runner(),
+            unload_after=self.config.thread_unload_delay_secs,
+            mailbox_capacity=self.config.limits.mailbox_length,
+            initial=initial,
+            load=load if resume is not None else None,
+        )
+        self._actors[thread_id] = actor
+        self._nursery.start_soon(self._run_actor, actor, name=f"thread {thread_id}")
+        return actor
+
+    async def _run_actor(self, actor: ThreadActor) -> None:
+        try:
+            await actor.run()
+        finally:
+            if self._stopping.get(actor.thread_id) is actor.finished:
+                del self._stopping[actor.thread_id]
+            if self._actors.get(actor.thread_id) is actor:
+                del self._actors[actor.thread_id]
+            self._requests = {key: owner for key, owner in self._requests.items() if owner is not actor}
+            self._check_drained()

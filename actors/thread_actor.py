@@ -1,0 +1,403 @@
+"""The actor of one loaded thread.
+
+One Trio task, one mailbox, one step at a time. A step takes a message and
+
+1. *decides*: a function of (state, message) gives the next state, the lines for the rollout, and the
+   effects to publish (``actors.turns``, ``turn_events``, ``questions``, ``attach``);
+2. *commits*: awaits the store; if that fails, nothing was published and the state is as before;
+3. *publishes*: hands replies and notifications to the outboxes, starts and cancels the turn. No await.
+
+The actor loads itself as its first step, so a second resume that arrives meanwhile waits in the mailbox
+and finds the thread loaded. It ends through its supervisor (``retire``), which removes it in the same
+instant in which its mailbox is found empty: no message is lost to a stopping actor.
+
+Rejected: one task per request with a lock per thread (order is then the lock's, not the arrival's), and
+notifications sent from the turn's task (a snapshot could then not be atomic).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+from collections.abc import Awaitable, Callable
+from typing import Protocol
+
+import trio
+from persistence.store import Batch, Store
+
+from actors import attach, questions, turn_events, turns
+from actors.effects import (
+    Answer,
+    CancelTurn,
+    Decision,
+    Effect,
+    EndActor,
+    FillSlot,
+    ForgetRequest,
+    GrowContext,
+    Notify,
+    Refuse,
+    SendRequest,
+    ShowStatus,
+    StartTurn,
+    SteerTurn,
+)
+from actors.mailbox import Mailbox
+from actors.messages import (
+    Answered,
+    Message,
+    PeerGone,
+    Read,
+    ReadHistory,
+    Resume,
+    Shutdown,
+    Started,
+    TurnAsked,
+    TurnEnded,
+    TurnInterrupt,
+    TurnPosted,
+    TurnStart,
+    TurnSteer,
+    Unsubscribe,
+)
+from actors.peer import Delta, Outgoing, Peer
+from actors.state import ThreadState, change_record
+from actors.step import StepContext
+from actors.turn_task import TurnRunner, TurnTask
+from agent.events import ItemDelta
+from agent.git_info import read_git_info
+from agent.model.events import ResponseItem
+from persistence.errors import StoreError
+from protocol.errors import InternalError, InvalidRequest, NotSupported, RpcError
+from protocol.jsonrpc import encode_notification, encode_request
+from protocol.notifications import SERVER_NOTIFICATIONS, StatusChanged
+from protocol.threads import NotLoaded, SystemErrorStatus, ThreadStatus, TurnError
+
+log = logging.getLogger(__name__)
+
+
+class ThreadHost(Protocol):
+    """What an actor needs of its supervisor. Nothing here waits."""
+
+    def broadcast(self, message: Outgoing) -> None:
+        """Send to every initialised connection."""
+        ...
+
+    def own_request(self, request_id: int, actor: ThreadActor) -> None:
+        """Route the answers to this server request to this actor."""
+        ...
+
+    def forget_request(self, request_id: int) -> None:
+        """The request is settled."""
+        ...
+
+    def retire(self, actor: ThreadActor) -> bool:
+        """Take the actor out of service, unless messages wait for it; says whether it did."""
+        ...
+
+    def announce_closed(self, thread_id: str, status: ThreadStatus) -> None:
+        """Tell everybody that the thread is not loaded any more."""
+        ...
+
+    def turn_over(self) -> None:
+        """A turn ended: a draining daemon may be able to leave now."""
+        ...
+
+
+Load = Callable[[], Awaitable[ThreadState]]
+
+
+class ThreadActor:
+    """See the module docstring.
+
+    Attributes:
+        thread_id: the thread.
+        mailbox: where everything for the thread goes.
+        state: what has been published; None until the first step has loaded it.
+        finished: set when the task has ended and its children are gone.
+    """
+
+    def __init__(
+        self,
+        thread_id: str,
+        host: ThreadHost,
+        store: Store,
+        step: StepContext,
+        runner: TurnRunner,
+        *,
+        unload_after: float,
+        mailbox_capacity: int,
+        initial: ThreadState | None = None,
+        load: Load | None = None,
+    ) -> None:
+        assert (initial is None) != (load is None), "a thread is either new or loaded"
+        self.thread_id = thread_id
+        self.mailbox: Mailbox[Message] = Mailbox(mailbox_capacity)
+        self.state = initial
+        self.finished = trio.Event()
+        self._host = host
+        self._store = store
+        self._step = step
+        self._runner = runner
+        self._load = load
+        self._unload_after = unload_after
+        # The model context; None until the first turn needs it. Invariant: grows only by GrowContext.
+        self._context: list[ResponseItem] | None = [] if initial is not None else None
+        self._task: TurnTask | None = None
+        # Invariant: equal to `state.status` after every step, and sent by nobody else.
+        self._shown: ThreadStatus | None = None if initial is None else initial.status
+        self._cold = load is not None
+        self._ending = False
+        self._nursery: trio.Nursery | None = None
+
+    async def run(self) -> None:
+        """Live until retired, shut down, or broken. Cancelled: children are killed, nothing is written."""
+        try:
+            async with trio.open_nursery() as self._nursery:
+                self._runner.bind(self._nursery)
+                try:
+                    await self._live()
+                finally:
+                    self._nursery.cancel_scope.cancel()
+        except Exception:
+            log.exception("thread %s failed", self.thread_id)
+            self._fail()
+        finally:
+            self._store.release(self.thread_id)
+            self.finished.set()
+
+    async def _live(self) -> None:
+        if self._load is not None and not await self._load_first():
+            return
+        while not self._ending:
+            message = await self.mailbox.get(self._deadline())
+            if message is None:
+                if self._host.retire(self):
+                    self._host.announce_closed(self.thread_id, NotLoaded())
+                    return
+                continue
+            await self._handle(message)
+
+    def _deadline(self) -> float:
+        state = self.state
+        if state is None or state.turn is not None or state.subscribers:
+            return math.inf
+        return trio.current_time() + self._unload_after
+
+    async def _load_first(self) -> bool:
+        assert self._load is not None
+        error: RpcError
+        try:
+            self.state = await self._load()
+        except RpcError as refused:
+            error = refused
+        except Exception:
+            log.exception("thread %s could not be loaded", self.thread_id)
+            error = InternalError(f"thread {self.thread_id} could not be loaded")
+        else:
+            return True
+        while not self._host.retire(self):
+            for message in self.mailbox.drain():
+                refuse(message, error)
+        return False
+
+    def _fail(self) -> None:
+        """The actor broke: tell everybody, and answer whoever still waits."""
+        error = InternalError(f"thread {self.thread_id} failed; resume it to go on")
+        state = self.state
+        if state is not None:
+            for request in state.pending:
+                self._host.forget_request(request.request_id)
+        while not self._host.retire(self):
+            for message in self.mailbox.drain():
+                refuse(message, error)
+        self._host.announce_closed(self.thread_id, SystemErrorStatus())
+
+    # -- one step -------------------------------------------------------------------------------------
+
+    async def _handle(self, message: Message) -> None:
+        if isinstance(message, TurnPosted) and isinstance(message.event, ItemDelta):
+            self._pass_on(message.turn_id, message.event)
+            return
+        try:
+            decision = await self._decide(message)
+            await self._commit(decision)
+        except RpcError as error:
+            refuse(message, error)
+            return
+        except StoreError as error:
+            log.error("thread %s: a step was not recorded: %s", self.thread_id, error)
+            refuse(message, InternalError(str(error)))
+            decision = await self._without_record(error)
+        self._adopt(decision)
+
+    async def _commit(self, decision: Decision) -> None:
+        if decision.lines:
+            await self._store.commit(
+                Batch(self.thread_id, decision.lines, fsync=decision.fsync, create=decision.create)
+            )
+
+    async def _without_record(self, error: StoreError) -> Decision:
+        """A step could not be recorded: nothing of it was published, and a running turn ends as failed.
+
+        Its terminal line is tried once; if that fails too, the turn reads as interrupted after a restart.
+        """
+        state = self.state
+        assert state is not None
+        if state.turn is None:
+            return Decision(state)
+        cause = TurnError(message=f"the turn could not be recorded: {error}", codex_error_info="other")
+        decision = turns.broken(state, self._step, cause)
+        with contextlib.suppress(StoreError):
+            await self._commit(decision)
+        return decision
+
+    def _adopt(self, decision: Decision) -> None:
+        had_turn = self.state is not None and self.state.turn is not None
+        self.state = decision.state
+        for effect in decision.effects:
+            self._publish(effect)
+        decision.state.check_invariants()
+        if had_turn and decision.state.turn is None:
+            self._host.turn_over()
+
+    async def _decide(self, message: Message) -> Decision:
+        state, step = self.state, self._step
+        assert state is not None
+        match message:
+            case TurnPosted():
+                return turn_events.posted(state, message, step)
+            case TurnStart():
+                if not state.materialised and not state.ephemeral:
+                    state = change_record(state, git=await read_git_info(state.settings.cwd))
+                return turns.start(state, message, step, await self._model_context())
+            case TurnSteer():
+                return turns.steer(state, message, step)
+            case TurnInterrupt():
+                return turns.interrupt(state, message, step)
+            case TurnEnded():
+                left = self._task.take_unconsumed() if self._task is not None else []
+                return turns.ended(state, message, step, left, self._context or [])
+            case TurnAsked():
+                return questions.asked(state, message, step)
+            case Answered():
+                return questions.answered(state, message)
+            case Resume():
+                found = await attach.snapshot(state, message, self._store)
+                cold, self._cold = self._cold, False
+                return attach.resumed(state, message, found, cold=cold)
+            case Read():
+                result = await attach.read(state, message, self._store)
+                return Decision(state, effects=[Answer(message.reply, result)])
+            case ReadHistory():
+                return await self._read_history(state, message)
+            case Started():
+                return attach.started(state, message)
+            case Unsubscribe():
+                return attach.unsubscribed(state, message)
+            case PeerGone():
+                return attach.peer_gone(state, message)
+            case Shutdown():
+                decision = turns.shut_down(state, step)
+                decision.effects.append(EndActor())
+                return decision
+
+    async def _read_history(self, state: ThreadState, message: ReadHistory) -> Decision:
+        if state.ephemeral:
+            raise InvalidRequest(message.unavailable)
+        if not state.materialised:
+            raise NotSupported(message.not_yet)
+        value = await message.read(state.turn.id if state.turn is not None else None)
+        message.reply.result(value)
+        return Decision(state)
+
+    async def _model_context(self) -> list[ResponseItem]:
+        if self._context is None:
+            self._context = (await self._store.resume_state(self.thread_id)).context
+        return self._context
+
+    # -- publishing: nothing below waits --------------------------------------------------------------
+
+    def _pass_on(self, turn_id: str, event: ItemDelta) -> None:
+        state = self.state
+        if state is None or state.turn is None or state.turn.id != turn_id or not state.subscribers:
+            return
+        method, note = turn_events.delta_note(self.thread_id, turn_id, event)
+        params = note.to_wire()
+        now = self._step.now_ms
+        data = encode_notification(method, params, now)
+        delta = Delta((method, event.item_id, event.index, turn_id), params, event.delta, now)
+        self._to_subscribers(Outgoing(data, method, delta))
+
+    def _publish(self, effect: Effect) -> None:
+        match effect:
+            case Notify(method=method, params=params, only=only):
+                self._notify(method, params, only)
+            case ShowStatus(state=state):
+                status = state.status
+                if status != self._shown:
+                    self._shown = status
+                    self._notify(
+                        "thread/status/changed", StatusChanged(thread_id=self.thread_id, status=status)
+                    )
+            case Answer(reply=reply, value=value):
+                reply.result(value)
+            case Refuse(reply=reply, error=error):
+                reply.error(error)
+            case GrowContext(items=items):
+                if self._context is not None:
+                    self._context.extend(items)
+            case FillSlot(slot=slot, answer=answer):
+                slot.fill(answer)
+            case SendRequest(request_id=request_id, method=method, params=params, only=only):
+                self._host.own_request(request_id, self)
+                self._to(only, Outgoing(encode_request(request_id, method, params)))
+            case ForgetRequest(request_id=request_id):
+                self._host.forget_request(request_id)
+            case StartTurn(job=job):
+                assert self._nursery is not None
+                assert self.state is not None
+                provider = self.state.settings.model_provider
+                self._task = TurnTask(job, provider, self.mailbox, self._runner)
+                self._nursery.start_soon(self._task.run)
+            case SteerTurn(submission=submission):
+                assert self._task is not None
+                self._task.steer(submission)
+            case CancelTurn(turn_id=turn_id):
+                if self._task is not None and self._task.turn_id == turn_id:
+                    self._task.cancel()
+            case EndActor():
+                self._ending = True
+
+    def _notify(self, method: str, params: object, only: Peer | None = None) -> None:
+        row = SERVER_NOTIFICATIONS[method]
+        if only is None and not row.broadcast and self.state is not None and not self.state.subscribers:
+            return
+        message = Outgoing(encode_notification(method, params, self._step.now_ms), method)
+        if only is None and row.broadcast:
+            self._host.broadcast(message)
+        else:
+            self._to(only, message)
+
+    def _to(self, only: Peer | None, message: Outgoing) -> None:
+        if only is not None:
+            only.deliver(message)
+        else:
+            self._to_subscribers(message)
+
+    def _to_subscribers(self, message: Outgoing) -> None:
+        assert self.state is not None
+        for peer in self.state.subscribers.values():
+            peer.deliver(message)
+
+
+def refuse(message: Message, error: RpcError) -> None:
+    """Answer a message that will not be handled; one that nobody asked is dropped."""
+    match message:
+        case Started() | Resume() | Read() | ReadHistory() | Unsubscribe():
+            message.reply.error(error)
+        case TurnStart() | TurnSteer() | TurnInterrupt():
+            message.reply.error(error)
+        case _:
+            pass

@@ -1,0 +1,100 @@
+"""What a thread runs with when it starts or is loaded.
+
+Precedence, strongest first: the request's own members, its ``config`` member, what the thread ran with
+last (when it is loaded from disk), ``-c`` options, config.toml, built-in defaults.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from typing import Any
+
+from actors.state import DEFAULT_CONTEXT_WINDOW, Settings
+from agent.events import TurnSettings
+from persistence.config import Config, ConfigError
+from persistence.settings_codec import approval_from_rollout, sandbox_from_rollout
+from protocol.errors import InvalidRequest
+from protocol.thread_methods import ThreadResumeParams, ThreadStartParams
+
+
+def absolute(path: str, base: str) -> str:
+    """``path`` joined to ``base`` and normalised; it need not exist. ``""`` is ``base`` itself."""
+    return os.path.normpath(os.path.join(base, path)) if path else base  # noqa: PTH118 - text in, text out
+
+
+def settings_from(
+    config: Config,
+    params: ThreadStartParams | ThreadResumeParams,
+    server_cwd: str,
+    recorded: dict[str, Any] | None = None,
+) -> tuple[Settings, list[str]]:
+    """The settings, and warnings about keys nobody knows.
+
+    Args:
+        config: the daemon's configuration.
+        params: the request.
+        server_cwd: absolute; what a relative ``cwd`` is joined to.
+        recorded: payload of the thread's last ``turn_context`` line, with ``model_provider`` added.
+
+    Raises:
+        InvalidRequest: the configuration with these overrides is wrong, or the members exclude each other.
+    """
+    if params.permissions is not None and params.sandbox is not None:
+        raise InvalidRequest("`permissions` cannot be combined with `sandbox`")
+    try:
+        own = config.with_overrides(params.config) if params.config else config
+        provider = params.model_provider or _recorded(recorded, "model_provider") or own.model_provider
+        own.provider(provider)
+        model = params.model
+        if model is None and params.config and "model" in params.config:
+            model = own.model
+        if model is None:
+            model = _recorded(recorded, "model")
+        if model is None:
+            model = own.model if provider == own.model_provider else own.default_model(provider)
+        effort = _recorded(recorded, "effort") or own.model_reasoning_effort
+        sandbox = own.sandbox_policy(params.sandbox)
+        if params.sandbox is None:
+            sandbox = sandbox_from_rollout((recorded or {}).get("sandbox_policy")) or sandbox
+        policy = (
+            params.approval_policy
+            or approval_from_rollout((recorded or {}).get("approval_policy"))
+            or own.approval_policy
+        )
+        cwd = absolute(params.cwd or "", _recorded(recorded, "cwd") or server_cwd)
+        if params.cwd:
+            cwd = absolute(params.cwd, server_cwd)
+        turn = TurnSettings(
+            model=model,
+            cwd=cwd,
+            approval_policy=policy,
+            sandbox_policy=sandbox,
+            effort=effort,
+            summary=own.model_reasoning_summary,
+            base_instructions=params.base_instructions or own.base_instructions,
+            developer_instructions=params.developer_instructions or own.developer_instructions,
+        )
+        settings = Settings(
+            model=model,
+            model_provider=provider,
+            cwd=cwd,
+            turn=turn,
+            context_window=own.model_context_window or DEFAULT_CONTEXT_WINDOW,
+            service_tier=params.service_tier or own.service_tier,
+        )
+    except ConfigError as error:
+        raise InvalidRequest(f"failed to load configuration: {error}") from None
+    warnings = [text for text in own.warnings if text not in config.warnings]
+    return settings, warnings
+
+
+def _recorded(recorded: dict[str, Any] | None, key: str) -> str | None:
+    value = (recorded or {}).get(key)
+    return value if isinstance(value, str) and value else None
+
+
+def as_shown(settings: Settings) -> Settings:
+    """Only what clients can see, to tell whether two settings look the same to them."""
+    turn = replace(settings.turn, base_instructions=None, approved_commands=frozenset(), approved_prefixes=())
+    return replace(settings, turn=turn)

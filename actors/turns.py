@@ -1,0 +1,321 @@
+"""The turn slot: how turns start, are steered, interrupted, and end.
+
+Rules:
+
+1. A thread's slot is ``idle``, ``failed`` (idle, and the last turn failed) or ``running``; ``SLOT`` below
+   is the whole machine. A pair that is not in it is refused, or ignored where nobody asked.
+2. Every started turn gets exactly one terminal line and one ``turn/completed``: both come from ``_close``,
+   which empties the slot in the same step, and what a closed turn still posts is ignored by its id.
+3. The turn's task is told to stop after the slot is empty, never waited for: interrupting answers at once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Literal
+
+from actors import lines as rollout
+from actors.effects import (
+    Answer,
+    CancelTurn,
+    Decision,
+    FillSlot,
+    ForgetRequest,
+    StartTurn,
+    SteerTurn,
+    no_change,
+)
+from actors.messages import TurnEnded, TurnInterrupt, TurnStart, TurnSteer
+from actors.state import RunningTurn, Settings, ThreadState, change_record
+from actors.step import StepContext, draining_error
+from actors.thread_settings import absolute, as_shown
+from actors.views import thread_settings
+from agent.events import ApprovalFailed, Submission, TurnJob
+from agent.model.events import ResponseItem
+from protocol.errors import InvalidParams, InvalidRequest
+from protocol.notifications import ErrorNote, RequestResolved, SettingsUpdated, TurnNote
+from protocol.thread_methods import Empty
+from protocol.threads import Turn, TurnError, TurnStatus
+from protocol.turn_methods import TurnStartParams, TurnStartResult, TurnSteerResult
+from protocol.user_input import MAX_INPUT_CHARS, UserInput, text_length
+
+Slot = Literal["idle", "failed", "running"]
+SlotEvent = Literal["start", "complete", "fail", "interrupt"]
+
+SLOT: dict[tuple[Slot, SlotEvent], tuple[Slot, TurnStatus]] = {
+    ("idle", "start"): ("running", "inProgress"),
+    ("failed", "start"): ("running", "inProgress"),
+    ("running", "complete"): ("idle", "completed"),
+    ("running", "fail"): ("failed", "failed"),
+    ("running", "interrupt"): ("idle", "interrupted"),
+}
+"""(slot, event) -> (slot, the turn's status on the wire)."""
+
+
+def slot_of(state: ThreadState) -> Slot:
+    """The slot's state."""
+    if state.turn is not None:
+        return "running"
+    return "failed" if state.failed else "idle"
+
+
+def check_input(parts: list[UserInput]) -> None:
+    """Refuse input over the limit.
+
+    Raises:
+        InvalidParams: with the limit and the size in ``data``.
+    """
+    length = text_length(parts)
+    if length > MAX_INPUT_CHARS:
+        raise InvalidParams(
+            f"Input exceeds the maximum length of {MAX_INPUT_CHARS} characters.",
+            data={
+                "input_error_code": "input_too_large",
+                "max_chars": MAX_INPUT_CHARS,
+                "actual_chars": length,
+            },
+        )
+
+
+def overridden(settings: Settings, params: TurnStartParams) -> Settings:
+    """The settings with the overrides of a turn/start, which hold from now on.
+
+    A collaboration mode wins over model and effort, as it does in the reference.
+    """
+    turn = settings.turn
+    mode = params.collaboration_mode
+    model = params.model or settings.model
+    effort = params.effort or turn.effort
+    if mode is not None:
+        model = mode.settings.model or model
+        effort = mode.settings.reasoning_effort or params.effort or turn.effort
+    cwd = settings.cwd if params.cwd is None else absolute(params.cwd, settings.cwd)
+    return replace(
+        settings,
+        model=model,
+        cwd=cwd,
+        service_tier=params.service_tier or settings.service_tier,
+        collaboration_mode=settings.collaboration_mode if mode is None else mode.mode,
+        turn=replace(
+            turn,
+            model=model,
+            cwd=cwd,
+            approval_policy=params.approval_policy or turn.approval_policy,
+            sandbox_policy=params.sandbox_policy or turn.sandbox_policy,
+            effort=effort,
+            summary=params.summary or turn.summary,
+        ),
+    )
+
+
+def start(state: ThreadState, message: TurnStart, step: StepContext, context: list[ResponseItem]) -> Decision:
+    """turn/start: a new turn, or, while one runs, another message for it."""
+    params = message.params
+    submission = Submission(step.runtime.new_id(), params.input, params.client_user_message_id)
+    if state.turn is not None:
+        return no_change(state, _accepted(message, state.turn.id), SteerTurn(submission))
+    if step.draining():
+        decision = Decision(state)
+        decision.refuse(message.reply, draining_error())
+        return decision
+
+    now = step.now_ms
+    settings = overridden(state.settings, params)
+    turn = RunningTurn(step.runtime.new_id(), now, submissions=1 if params.input else 0)
+    after = replace(state, settings=settings, turn=turn, failed=False, interrupted_before=False)
+    after = change_record(
+        after,
+        updated_at_ms=now,
+        recency_at_ms=max(now, state.record.recency_at_ms),
+        model=settings.model,
+        cwd=settings.cwd,
+        reasoning_effort=settings.turn.effort,
+    )
+    decision = Decision(after)
+    rollout.turn_began(decision, state, after, now)
+    if as_shown(settings) != as_shown(state.settings):
+        decision.notify(
+            "thread/settings/updated",
+            SettingsUpdated(thread_id=state.record.id, thread_settings=thread_settings(settings)),
+        )
+    decision.effects.append(_accepted(message, turn.id))
+    decision.show_status()
+    decision.notify("turn/started", _turn_note(after, turn, "inProgress"))
+    decision.effects.append(
+        StartTurn(
+            TurnJob(
+                thread_id=state.record.id,
+                turn_id=turn.id,
+                submissions=[submission] if params.input else [],
+                context=list(context),
+                settings=replace(settings.turn, output_schema=params.output_schema),
+                interrupted_before=state.interrupted_before,
+            )
+        )
+    )
+    return decision
+
+
+def _accepted(message: TurnStart, turn_id: str) -> Answer:
+    turn = Turn(id=turn_id, root_turn_id=turn_id, status="inProgress")
+    return Answer(message.reply, TurnStartResult(turn=turn))
+
+
+def steer(state: ThreadState, message: TurnSteer, step: StepContext) -> Decision:
+    """turn/steer: another user message for the running turn."""
+    params = message.params
+    decision = Decision(state)
+    error: InvalidRequest | None = None
+    if not params.expected_turn_id:
+        error = InvalidRequest("expectedTurnId must not be empty")
+    elif not params.input:
+        error = InvalidRequest("input must not be empty")
+    elif state.turn is None:
+        error = InvalidRequest("no active turn to steer")
+    elif state.turn.id != params.expected_turn_id:
+        error = InvalidRequest(
+            f"expected active turn id `{params.expected_turn_id}` but found `{state.turn.id}`"
+        )
+    elif step.draining():
+        error = draining_error()
+    if error is not None:
+        decision.refuse(message.reply, error)
+        return decision
+    assert state.turn is not None
+    submission = Submission(step.runtime.new_id(), params.input, params.client_user_message_id)
+    decision.answer(message.reply, TurnSteerResult(turn_id=state.turn.id))
+    decision.effects.append(SteerTurn(submission))
+    return decision
+
+
+def interrupt(state: ThreadState, message: TurnInterrupt, step: StepContext) -> Decision:
+    """turn/interrupt: the answer, then the turn's end."""
+    wanted = message.params.turn_id
+    if state.turn is None or wanted not in ("", state.turn.id):
+        decision = Decision(state)
+        if state.turn is not None:
+            decision.refuse(
+                message.reply,
+                InvalidRequest(f"expected active turn id {wanted} but found {state.turn.id}"),
+            )
+        elif wanted:
+            decision.refuse(message.reply, InvalidRequest("no active turn to interrupt"))
+        else:
+            decision.answer(message.reply, Empty())
+        return decision
+    decision = Decision(state)
+    decision.answer(message.reply, Empty())
+    _close(decision, state, "interrupt", step)
+    return decision
+
+
+def ended(
+    state: ThreadState,
+    message: TurnEnded,
+    step: StepContext,
+    unconsumed: list[Submission],
+    context: list[ResponseItem],
+) -> Decision:
+    """The turn's task is over by itself: the turn ends, or goes on with what came in the last moment."""
+    turn, outcome = state.turn, message.outcome
+    if turn is None or turn.id != message.turn_id or outcome is None:
+        return Decision(state)
+    decision = Decision(state)
+    if outcome.cancelled_by_user:
+        _close(decision, state, "interrupt", step)
+    elif outcome.error is not None:
+        _close(decision, state, "fail", step, outcome.error)
+    elif unconsumed:
+        decision.effects.append(
+            StartTurn(
+                TurnJob(
+                    thread_id=state.record.id,
+                    turn_id=turn.id,
+                    submissions=unconsumed,
+                    context=list(context),
+                    settings=state.settings.turn,
+                )
+            )
+        )
+    else:
+        _close(decision, state, "complete", step)
+    return decision
+
+
+def broken(state: ThreadState, step: StepContext, error: TurnError) -> Decision:
+    """The running turn cannot go on because it cannot be recorded: it fails."""
+    decision = Decision(state)
+    _close(decision, state, "fail", step, error)
+    return decision
+
+
+def shut_down(state: ThreadState, step: StepContext) -> Decision:
+    """Interrupt the running turn, if there is one, because the daemon ends."""
+    decision = Decision(state)
+    if state.turn is not None:
+        _close(decision, state, "interrupt", step)
+    return decision
+
+
+def _close(
+    decision: Decision,
+    state: ThreadState,
+    event: SlotEvent,
+    step: StepContext,
+    error: TurnError | None = None,
+) -> None:
+    """End the running turn: its terminal line, its status, its one turn/completed (rule 2)."""
+    turn = state.turn
+    assert turn is not None
+    _, status = SLOT[slot_of(state), event]
+    now = step.now_ms
+    after = replace(
+        state,
+        turn=None,
+        pending=(),
+        failed=status == "failed",
+        interrupted_before=status == "interrupted",
+    )
+    after = change_record(after, updated_at_ms=now)
+    decision.state = after
+    decision.fsync = True
+    rollout.turn_ended(decision, after, turn, status, error, now)
+    if status != "completed":
+        decision.effects.append(CancelTurn(turn.id))
+    decision.show_status()
+    thread_id = state.record.id
+    if error is not None:
+        decision.notify(
+            "error", ErrorNote(error=error, will_retry=False, thread_id=thread_id, turn_id=turn.id)
+        )
+    decision.notify("turn/completed", _turn_note(after, turn, status, error, now))
+    for request in state.pending:
+        decision.effects.append(FillSlot(request.slot, ApprovalFailed("the turn ended")))
+        decision.effects.append(ForgetRequest(request.request_id))
+        decision.notify(
+            "serverRequest/resolved", RequestResolved(thread_id=thread_id, request_id=request.request_id)
+        )
+
+
+def _turn_note(
+    state: ThreadState,
+    turn: RunningTurn,
+    status: TurnStatus,
+    error: TurnError | None = None,
+    now: int | None = None,
+) -> TurnNote:
+    final = turn.last_message if status == "completed" else None
+    return TurnNote(
+        thread_id=state.record.id,
+        turn=Turn(
+            id=turn.id,
+            root_turn_id=turn.id,
+            items=[final] if final is not None else [],
+            items_view="summary" if final is not None else "notLoaded",
+            status=status,
+            error=error,
+            started_at=turn.started_at_ms // 1000,
+            completed_at=None if now is None else now // 1000,
+            duration_ms=None if now is None else max(0, now - turn.started_at_ms),
+        ),
+    )
