@@ -23,7 +23,6 @@ from spoold.version import __version__
 
 if TYPE_CHECKING:
     from spoold.options import DaemonOptions
-    from transport.listen_url import Listen
 
 EXIT_START = 1
 EXIT_USAGE = 2
@@ -189,7 +188,8 @@ def _run(settings: _Settings, options: dict[str, Any]) -> int:
     daemon = DaemonOptions(
         home=resolve_home(settings.home, os.environ),
         overrides=settings.overrides,
-        listens=_parse_listens(listens or ("stdio://",)),
+        # A URL given twice is one listener: dict keeps the order and drops the repetition.
+        listens=tuple(dict.fromkeys(listens)) or ("stdio://",),
         ws_auth=WebSocketAuthOptions(
             mode=options["ws_auth"],
             token_file=options["ws_token_file"],
@@ -206,17 +206,6 @@ def _run(settings: _Settings, options: dict[str, Any]) -> int:
     from spoold.wiring import run_daemon
 
     return run_daemon(daemon)
-
-
-def _parse_listens(urls: Iterable[str]) -> tuple[Listen, ...]:
-    from spoold.options import OptionError
-    from transport.listen_url import parse_listen
-
-    try:
-        # A URL given twice is one listener: dict keeps the order and drops the repetition.
-        return tuple(dict.fromkeys(parse_listen(url) for url in urls))
-    except ValueError as error:
-        raise OptionError(str(error)) from None
 
 
 def _refuse_unknown_keys(options: DaemonOptions) -> None:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from transport.listen_url import Listen, ListenStdio
-
 
 class StartError(Exception):
     """The daemon cannot start. The text is one line for the person who started it; exit code 1."""
@@ -46,11 +44,11 @@ class DaemonOptions:
     Attributes:
         home: the chosen home folder, absolute; it need not exist yet.
         overrides: ``key=value`` settings, strongest last.
-        listens: where to listen; never empty.
+        listens: where to listen, as URLs that are not checked yet; never empty.
         ws_auth: how websocket clients prove who they are.
     """
 
     home: Path
     overrides: tuple[str, ...] = ()
-    listens: tuple[Listen, ...] = (ListenStdio(),)
+    listens: tuple[str, ...] = ("stdio://",)
     ws_auth: WebSocketAuthOptions = WebSocketAuthOptions()
