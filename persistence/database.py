@@ -1,0 +1,85 @@
+"""Opening ``spoold.sqlite``: the one connection that writes, and read-only ones.
+
+SQLite before 3.51.3 can damage a WAL database when two connections write or checkpoint at the same
+moment. So exactly one connection ever does, and it lives in the writer thread; readers open the file
+``mode=ro`` and could not checkpoint if they tried.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sqlite3
+from pathlib import Path
+from urllib.parse import quote
+
+from persistence.schema import migrate
+
+log = logging.getLogger(__name__)
+
+_DAMAGED = frozenset((sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB))
+_SIDE_FILES = ("-wal", "-shm")
+
+
+def is_damage(error: sqlite3.Error) -> bool:
+    """Whether the error says that the file itself is broken."""
+    code = getattr(error, "sqlite_errorcode", 0)
+    return (code & 0xFF) in _DAMAGED
+
+
+def open_for_writing(path: Path, now_ms: int) -> sqlite3.Connection:
+    """The writing connection, migrated. A damaged file is set aside and a new one begun.
+
+    Raises:
+        sqlite3.Error: the file cannot be opened or written.
+        OSError: the folder cannot be written.
+    """
+    try:
+        return _open(path)
+    except sqlite3.DatabaseError as error:
+        if not is_damage(error):
+            raise
+        aside = path.with_name(f"{path.name}.corrupt-{now_ms}")
+        log.error("the database is damaged (%s): set aside as %s and rebuilt", error, aside.name)
+        path.rename(aside)
+        for suffix in _SIDE_FILES:
+            side = path.with_name(path.name + suffix)
+            if side.exists():
+                side.rename(aside.with_name(aside.name + suffix))
+        return _open(path)
+
+
+def _open(path: Path) -> sqlite3.Connection:
+    # SQLite gives the files beside it the mode of the database itself.
+    os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
+    wal = path.with_name(f"{path.name}-wal")
+    unclean = wal.exists() and wal.stat().st_size > 0
+    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=5)
+    try:
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=FULL")
+        if unclean:
+            verdict = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+            if verdict != "ok":
+                damage = sqlite3.DatabaseError(verdict)
+                damage.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+                raise damage
+        migrate(connection)
+        connection.execute("SELECT count(*) FROM (SELECT 1 FROM rollouts LIMIT 1)").fetchone()
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def open_for_reading(path: Path) -> sqlite3.Connection:
+    """A connection that can only read; the writing one must be open.
+
+    Raises:
+        sqlite3.Error: the file cannot be opened.
+    """
+    address = f"file:{quote(str(path))}?mode=ro"
+    connection = sqlite3.connect(address, uri=True, isolation_level=None, check_same_thread=False, timeout=5)
+    connection.execute("PRAGMA query_only=1")
+    connection.row_factory = sqlite3.Row
+    return connection

@@ -1,0 +1,97 @@
+"""Bringing the whole index up to date with the files, in the background of a start.
+
+Runs in one worker thread: lists the rollout files, indexes those whose row is missing or stale, drops
+rows whose file is gone, and reads the names of renamed threads.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from dataclasses import dataclass
+
+from persistence.errors import StoreError
+from persistence.home import Home
+from persistence.indexer import Operation
+from persistence.readers import Readers
+from persistence.rollout_files import FoundFile, find_all, parse_object
+from persistence.scan import index_file, up_to_date
+from persistence.writer import Job, Writer, load_state
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Rebuilt:
+    """What a rebuild did, in files."""
+
+    found: int
+    indexed: int
+    dropped: int
+
+
+def rebuild(writer: Writer, readers: Readers, home: Home, stopped: threading.Event) -> Rebuilt:
+    """Bring the index up to date. A file that cannot be read is logged and left out.
+
+    Ends early, without harm, once ``stopped`` is set.
+
+    Raises:
+        StoreError: the index itself cannot be read or written.
+    """
+    with readers.connection() as connection:
+        known: dict[str, tuple[str, int, int]] = {
+            row["thread_id"]: (row["path"], row["file_size"], row["file_mtime_ns"])
+            for row in connection.execute("SELECT thread_id, path, file_size, file_mtime_ns FROM rollouts")
+        }
+        seen: set[str] = set()
+        indexed = dropped = 0
+        for found in find_all(home):
+            if stopped.is_set():
+                return Rebuilt(len(seen), indexed, dropped)
+            if found.thread_id in seen:
+                log.warning("thread %s has a second rollout file: %s", found.thread_id, found.path)
+                continue
+            seen.add(found.thread_id)
+            row = (str(found.path.relative_to(home.root)), found.size, found.mtime_ns)
+            if known.get(found.thread_id) != row:
+                indexed += 1
+                _index(writer, readers, home, found, stopped)
+        for thread_id in known.keys() - seen:
+            if stopped.is_set():
+                break
+            if up_to_date(connection, writer, home, thread_id) is None:
+                dropped += 1
+    _names(writer, home)
+    return Rebuilt(len(seen), indexed, dropped)
+
+
+def _index(writer: Writer, readers: Readers, home: Home, found: FoundFile, stopped: threading.Event) -> None:
+    with readers.connection() as connection:
+        base = load_state(connection, found.thread_id)
+    try:
+        index_file(writer, home, found, base, stopped)
+    except StoreError as error:
+        if error.fault != "disk":
+            raise
+        log.warning("a rollout cannot be indexed: %s", error)
+
+
+def _names(writer: Writer, home: Home) -> None:
+    """Names given by the reference program, whose rollouts do not hold them; the last one counts."""
+    names: dict[str, str] = {}
+    try:
+        with (home.root / "session_index.jsonl").open("rb") as lines:
+            for raw in lines:
+                body = parse_object(raw) or {}
+                thread_id, name = body.get("id"), body.get("thread_name")
+                if isinstance(thread_id, str) and isinstance(name, str) and name:
+                    names[thread_id] = name.encode("utf-8", "replace").decode()
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        log.warning("the names of threads cannot be read: %s", error)
+        return
+    statement = "UPDATE threads SET name=? WHERE thread_id=? AND name IS NULL"
+    operations: list[Operation] = [(statement, (name, thread_id)) for thread_id, name in names.items()]
+    if operations:
+        writer.call(Job(operations=operations))

@@ -1,0 +1,139 @@
+"""Indexing a rollout file from its first byte, in a worker thread, beside the live writer.
+
+A file of any size goes through in pieces: each piece is a prefix of the file with its rows, stored only
+if the thread's index still stands where the piece before left it. Whoever else moved it (the live writer,
+another scan) has newer knowledge and wins; the loser stops.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sqlite3
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+from persistence.errors import StoreError
+from persistence.home import Home
+from persistence.indexer import Indexer, RolloutState, begin, forget, parse_line, save
+from persistence.rollout_files import FoundFile, find_one, read_lines
+from persistence.writer import NO_ROW, Apply, Job, Writer, load_state
+
+log = logging.getLogger(__name__)
+
+_PIECE = 2_000
+"""Operations; a piece this large is stored before the scan goes on."""
+_ATTEMPTS = 8
+
+
+def index_file(
+    writer: Writer,
+    home: Home,
+    found: FoundFile,
+    base: RolloutState | None,
+    stopped: threading.Event | None = None,
+) -> bool:
+    """Index a file anew. ``base`` is the thread's row as it was when the file was found stale.
+
+    Returns:
+        Whether the index now holds the file; False: something else moved the row, look again; or
+        ``stopped`` was set.
+
+    Raises:
+        StoreError: the file cannot be read or the index cannot be written.
+    """
+    try:
+        descriptor = os.open(found.path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise StoreError.from_os("open", found.path, error) from error
+    try:
+        status = os.fstat(descriptor)
+        state = RolloutState(found.thread_id, str(found.path.relative_to(home.root)), int(found.archived))
+        indexer = Indexer(state, begin(state))
+        expected = NO_ROW if base is None else base.indexed_bytes
+        for offset, length, raw in read_lines(descriptor, 0):
+            indexer.feed(offset, length, parse_line(raw) if raw is not None else None)
+            if len(indexer.operations) >= _PIECE:
+                if not _store(writer, indexer, expected):
+                    return False
+                expected = state.indexed_bytes
+            if stopped is not None and stopped.is_set():
+                return False
+        state.file_size, state.file_mtime_ns = status.st_size, status.st_mtime_ns
+        return _store(writer, indexer, expected)
+    except OSError as error:
+        raise StoreError.from_os("read", found.path, error) from error
+    finally:
+        os.close(descriptor)
+
+
+def _store(writer: Writer, indexer: Indexer, expected: int) -> bool:
+    state = replace(indexer.state)
+    job = Apply(operations=[*indexer.operations, save(state)], state=state, expected=expected)
+    indexer.operations.clear()
+    writer.call(job)
+    return job.applied
+
+
+def drop(writer: Writer, thread_id: str) -> None:
+    """Take a thread whose file is gone out of the index."""
+    operations = [*forget(thread_id), ("DELETE FROM threads WHERE thread_id=?", (thread_id,))]
+    writer.call(Job(operations=operations))
+
+
+def is_fresh(home: Home, state: RolloutState) -> bool:
+    """Whether the file still is as it was when it was indexed."""
+    try:
+        status = (home.root / state.path).stat()
+    except OSError:
+        return False
+    return (state.file_size, state.file_mtime_ns) == (status.st_size, status.st_mtime_ns)
+
+
+def up_to_date(
+    connection: sqlite3.Connection, writer: Writer, home: Home, thread_id: str
+) -> RolloutState | None:
+    """One thread's index state, after indexing its file if that is missing or stale.
+
+    Returns:
+        None where the thread has no rollout file.
+
+    Raises:
+        StoreError: the file or the index cannot be read or written.
+    """
+    state = load_state(connection, thread_id)
+    if state is not None and is_fresh(home, state):
+        return state
+    if state is not None:
+        # Usually a commit is on its way: written to the file, not yet to the index.
+        writer.call(Job())
+        state = load_state(connection, thread_id)
+        if state is not None and is_fresh(home, state):
+            return state
+    for _ in range(_ATTEMPTS):
+        found = _find(home, thread_id, state)
+        if found is None:
+            if state is not None:
+                drop(writer, thread_id)
+            return None
+        index_file(writer, home, found, state)
+        state = load_state(connection, thread_id)
+        if state is not None and is_fresh(home, state):
+            return state
+    # The file grows faster than it can be read: what is indexed is a true prefix of it.
+    return state
+
+
+def _find(home: Home, thread_id: str, state: RolloutState | None) -> FoundFile | None:
+    if state is not None:
+        path = Path(home.root / state.path)
+        try:
+            status = path.stat()
+        except OSError:
+            pass
+        else:
+            return FoundFile(thread_id, path, bool(state.archived), status.st_size, status.st_mtime_ns)
+    return find_one(home, thread_id)

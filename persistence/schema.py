@@ -1,0 +1,123 @@
+"""The tables of ``spoold.sqlite`` and how they came to be.
+
+All tables here are derived from the rollout files and can be thrown away. ``rollouts`` changes with every
+commit and is therefore narrow; ``threads`` holds what a listed thread shows and may hold a long preview.
+Listing walks one partial index per (archived, sort key), so its cost depends on the page alone; a query
+must repeat the index's WHERE literally for SQLite to use it.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+
+MIGRATION_SET = "spoold"
+LATEST = "thread_index"
+
+_THREAD_INDEX = """
+CREATE TABLE rollouts (
+    thread_id TEXT PRIMARY KEY,
+    path TEXT NOT NULL,
+    archived INTEGER NOT NULL,
+    listed INTEGER NOT NULL,
+    recognised INTEGER NOT NULL,
+    created_at_ms INTEGER NOT NULL,
+    updated_at_ms INTEGER NOT NULL,
+    recency_at_ms INTEGER NOT NULL,
+    indexed_bytes INTEGER NOT NULL,
+    next_ordinal INTEGER NOT NULL,
+    item_count INTEGER NOT NULL,
+    history_mode TEXT,
+    current_turn TEXT,
+    turn_derived INTEGER NOT NULL,
+    reasoning_ordinal INTEGER,
+    has_meta INTEGER NOT NULL,
+    has_cwd INTEGER NOT NULL,
+    meta_offset INTEGER,
+    compacted_offset INTEGER,
+    turn_context_offset INTEGER,
+    token_count_offset INTEGER,
+    file_size INTEGER NOT NULL,
+    file_mtime_ns INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE TABLE threads (
+    thread_id TEXT PRIMARY KEY,
+    preview TEXT NOT NULL DEFAULT '',
+    name TEXT,
+    model_provider TEXT NOT NULL DEFAULT '',
+    model TEXT,
+    reasoning_effort TEXT,
+    cwd TEXT NOT NULL DEFAULT '',
+    source TEXT NOT NULL DEFAULT '"unknown"',
+    source_kind TEXT NOT NULL DEFAULT 'unknown',
+    thread_source TEXT,
+    originator TEXT,
+    cli_version TEXT NOT NULL DEFAULT '',
+    git_sha TEXT,
+    git_branch TEXT,
+    git_origin_url TEXT,
+    forked_from_id TEXT,
+    parent_thread_id TEXT
+) STRICT;
+CREATE TABLE turns (
+    thread_id TEXT NOT NULL,
+    turn_id TEXT NOT NULL,
+    ordinal INTEGER NOT NULL,
+    start_offset INTEGER NOT NULL,
+    end_offset INTEGER,
+    status TEXT NOT NULL,
+    error TEXT,
+    started_at INTEGER,
+    completed_at INTEGER,
+    duration_ms INTEGER,
+    PRIMARY KEY (thread_id, turn_id)
+) STRICT, WITHOUT ROWID;
+CREATE UNIQUE INDEX turns_in_order ON turns (thread_id, ordinal);
+CREATE TABLE items (
+    thread_id TEXT NOT NULL,
+    ordinal INTEGER NOT NULL,
+    turn_id TEXT NOT NULL,
+    item_id TEXT NOT NULL,
+    kind TEXT NOT NULL,
+    start_offset INTEGER NOT NULL,
+    length INTEGER NOT NULL,
+    started_at_ms INTEGER,
+    completed_at_ms INTEGER,
+    PRIMARY KEY (thread_id, ordinal)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX items_of_turn ON items (thread_id, turn_id, ordinal);
+CREATE INDEX active_by_created ON rollouts (created_at_ms, thread_id) WHERE archived=0 AND listed=1;
+CREATE INDEX active_by_updated ON rollouts (updated_at_ms, thread_id) WHERE archived=0 AND listed=1;
+CREATE INDEX active_by_recency ON rollouts (recency_at_ms, thread_id) WHERE archived=0 AND listed=1;
+CREATE INDEX archived_by_created ON rollouts (created_at_ms, thread_id) WHERE archived=1 AND recognised=1;
+CREATE INDEX archived_by_updated ON rollouts (updated_at_ms, thread_id) WHERE archived=1 AND recognised=1;
+CREATE INDEX archived_by_recency ON rollouts (recency_at_ms, thread_id) WHERE archived=1 AND recognised=1;
+"""
+
+
+def migrate(connection: sqlite3.Connection) -> None:
+    """Bring the database to the latest form.
+
+    Raises:
+        sqlite3.Error: the file is damaged or cannot be written.
+    """
+    if _is_latest(connection):
+        return
+    # Importing sqlite-utils costs more than everything else at start-up, and is needed once per home.
+    from sqlite_utils import Database, Migrations
+
+    migrations = Migrations(MIGRATION_SET)
+
+    def thread_index(database: Database) -> None:
+        for statement in _THREAD_INDEX.split(";"):
+            database.execute(statement)
+
+    migrations(name=LATEST)(thread_index)
+    migrations.apply(Database(connection))
+
+
+def _is_latest(connection: sqlite3.Connection) -> bool:
+    table = "SELECT 1 FROM sqlite_master WHERE name='_sqlite_migrations'"
+    if connection.execute(table).fetchone() is None:
+        return False
+    applied = "SELECT 1 FROM _sqlite_migrations WHERE migration_set=? AND name=?"
+    return connection.execute(applied, (MIGRATION_SET, LATEST)).fetchone() is not None

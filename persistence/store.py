@@ -1,0 +1,299 @@
+"""The store: what the actors know of the disk.
+
+Two ways in. ``commit`` appends to a thread's rollout through the one writer thread. Everything else reads:
+in a worker thread, on a read-only connection, in one short transaction, with the bytes of the items taken
+from the rollout itself. A read first makes sure that the thread's index matches its file, so it is right
+even while the background rebuild is still on its way; only listing has to wait for that.
+"""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+import trio
+
+from persistence.errors import StoreError
+from persistence.history import History
+from persistence.home import Home
+from persistence.indexer import RolloutState
+from persistence.readers import Readers, snapshot
+from persistence.rebuild import rebuild
+from persistence.resume import ResumeState, read_resume_state
+from persistence.rollout_files import rollout_path
+from persistence.scan import drop, up_to_date
+from persistence.thread_list import ThreadQuery, ThreadRecord, ThreadsPage, read_page, read_record
+from persistence.writer import Append, Batch, Release, Writer, load_state
+from protocol.errors import InvalidRequest, NotSupported
+from protocol.runtime import Runtime
+from protocol.thread_methods import ItemsPage, TurnsPage
+from protocol.threads import ItemsView, SortDirection, Turn
+
+__all__ = [
+    "Batch",
+    "ResumeState",
+    "Store",
+    "StoreError",
+    "ThreadQuery",
+    "ThreadRecord",
+    "ThreadsPage",
+]
+
+log = logging.getLogger(__name__)
+
+_CLOSING_SECONDS = 5.0
+
+T = TypeVar("T")
+
+
+class Store:
+    """Threads on disk. ``run`` must be running; every method waits until it has opened the database.
+
+    All methods raise ``StoreError`` when the disk or the database fails them, or the store is closed.
+    Reads may be cancelled at any point and leave nothing behind.
+    """
+
+    def __init__(self, home: Home, runtime: Runtime) -> None:
+        self._home = home
+        self._runtime = runtime
+        self._writer = Writer(home)
+        self._readers = Readers(home.database)
+        self._opened = trio.Event()
+        self._rebuilt = trio.Event()
+        # Invariant: set before the event it explains.
+        self._open_failure: StoreError | None = None
+        self._rebuild_failure: StoreError | None = None
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Open the database, bring the index up to date in the background, serve until cancelled.
+
+        A database that cannot be opened does not end this task: the methods raise why. Cancelled: commits
+        that were accepted are finished (for at most 5 seconds), then everything is closed.
+        """
+        stopped = threading.Event()
+        try:
+            await self._open()
+            task_status.started()
+            async with trio.open_nursery() as nursery:
+                if self._open_failure is None:
+                    nursery.start_soon(self._rebuild, stopped)
+                try:
+                    await trio.sleep_forever()
+                finally:
+                    # The rebuild's thread cannot be cancelled, only asked.
+                    stopped.set()
+        finally:
+            self._writer.stop()
+            with trio.CancelScope(shield=True):
+                if not await trio.to_thread.run_sync(self._writer.join, _CLOSING_SECONDS):
+                    log.error("the store was closed before the writer had finished")
+            self._readers.close()
+
+    def rollout_path(self, thread_id: str, at_ms: int) -> Path:
+        """Where the file of a thread that starts at ``at_ms`` goes. Nothing on disk is touched."""
+        return rollout_path(self._home, self._runtime.local_time(at_ms), thread_id)
+
+    async def commit(self, batch: Batch) -> None:
+        """Append a batch and update the index; on return both have happened.
+
+        With ``batch.fsync`` the lines are on the disk itself. Cancelled before the batch was handed to
+        the writer: nothing happened. From then on the outcome is waited for, cancelled or not.
+
+        Raises:
+            StoreError: the batch was not appended; the caller may try again.
+        """
+        await self._ready()
+        token, finished = trio.lowlevel.current_trio_token(), trio.Event()
+        outcome: list[StoreError | None] = []
+
+        def done(error: StoreError | None) -> None:
+            outcome.append(error)
+            try:
+                token.run_sync_soon(finished.set)
+            except trio.RunFinishedError:
+                log.warning("a commit ended after the program's event loop did")
+
+        self._writer.submit(Append(done=done, batch=batch))
+        with trio.CancelScope(shield=True):
+            await finished.wait()
+        if outcome[0] is not None:
+            raise outcome[0]
+
+    def release(self, thread_id: str) -> None:
+        """Forget what is held in memory for a thread that is written to no more. It may be again."""
+        if self._opened.is_set():
+            self._writer.submit(Release(thread_id=thread_id))
+
+    async def thread(self, thread_id: str) -> ThreadRecord | None:
+        """One thread, archived or not; None where there is no rollout of it."""
+
+        def read(connection: sqlite3.Connection) -> ThreadRecord | None:
+            if up_to_date(connection, self._writer, self._home, thread_id) is None:
+                return None
+            return read_record(connection, self._home, thread_id)
+
+        return await self._read(read)
+
+    async def threads_page(self, query: ThreadQuery) -> ThreadsPage:
+        """A page of the list. Waits for the background rebuild, so that nothing is left out.
+
+        Raises:
+            InvalidRequest: the cursor is none of ours, or the sort key needs a section.
+        """
+        await self._ready()
+        await self._rebuilt.wait()
+        if self._rebuild_failure is not None:
+            raise self._rebuild_failure
+
+        def read(connection: sqlite3.Connection) -> ThreadsPage:
+            while True:
+                page = read_page(connection, self._home, query)
+                gone = [record.id for record in page.records if not record.path.exists()]
+                if not gone:
+                    return page
+                for thread_id in gone:
+                    # Moved or removed by somebody else: find it again or drop its row.
+                    if up_to_date(connection, self._writer, self._home, thread_id) is None:
+                        drop(self._writer, thread_id)
+
+        return await self._read(read)
+
+    async def turns_page(
+        self,
+        thread_id: str,
+        *,
+        cursor: str | None,
+        limit: int | None,
+        direction: SortDirection,
+        view: ItemsView,
+        live_turn_id: str | None = None,
+    ) -> TurnsPage:
+        """A page of turns; ``live_turn_id`` is the turn that runs now, other open ones were cut off.
+
+        Raises:
+            InvalidRequest: the thread has no rollout, or the cursor is none of ours.
+        """
+        return await self._history(
+            thread_id, live_turn_id, lambda history: history.turns(cursor, limit, direction, view)
+        )
+
+    async def all_turns(self, thread_id: str, *, live_turn_id: str | None = None) -> list[Turn]:
+        """Every turn with all its items, oldest first.
+
+        Raises:
+            InvalidRequest: the thread has no rollout.
+        """
+        return await self._history(thread_id, live_turn_id, History.all_turns)
+
+    async def items_page(
+        self,
+        thread_id: str,
+        *,
+        turn_id: str | None,
+        cursor: str | None,
+        limit: int | None,
+        direction: SortDirection,
+    ) -> ItemsPage:
+        """A page of items, of the whole thread or of one turn.
+
+        Raises:
+            NotSupported: the thread has no rollout, or its history is legacy.
+            InvalidRequest: the cursor is none of ours.
+        """
+        missing = NotSupported("thread/items/list is not supported yet")
+        return await self._history(
+            thread_id, None, lambda history: history.items(turn_id, cursor, limit, direction), missing
+        )
+
+    async def history_cursors(self, thread_id: str) -> tuple[str | None, str | None]:
+        """Cursors at the newest turn and at the newest item; None where there is none, or legacy history.
+
+        Raises:
+            InvalidRequest: the thread has no rollout.
+        """
+        return await self._history(thread_id, None, History.newest_cursors)
+
+    async def resume_state(self, thread_id: str) -> ResumeState:
+        """What the thread needs to go on.
+
+        Raises:
+            InvalidRequest: the thread has no rollout.
+        """
+
+        def read(connection: sqlite3.Connection) -> ResumeState:
+            state = self._state(
+                connection, thread_id, InvalidRequest(f"no rollout found for thread id {thread_id}")
+            )
+            return read_resume_state(connection, state, self._home.root / state.path)
+
+        return await self._read(read)
+
+    async def _open(self) -> None:
+        token, opened = trio.lowlevel.current_trio_token(), trio.Event()
+
+        def done(error: StoreError | None) -> None:
+            self._open_failure = error
+            try:
+                token.run_sync_soon(opened.set)
+            except trio.RunFinishedError:
+                log.warning("the database was opened after the program's event loop had ended")
+
+        self._writer.start(self._runtime.now_ms(), done)
+        await opened.wait()
+        self._opened.set()
+
+    async def _rebuild(self, stopped: threading.Event) -> None:
+        try:
+            result = await trio.to_thread.run_sync(rebuild, self._writer, self._readers, self._home, stopped)
+        except StoreError as error:
+            self._rebuild_failure = error
+            if error.fault != "closed":
+                log.exception("the thread index could not be brought up to date")
+        else:
+            log.info(
+                "thread index: %d files, %d indexed, %d dropped", result.found, result.indexed, result.dropped
+            )
+        self._rebuilt.set()
+
+    async def _ready(self) -> None:
+        await self._opened.wait()
+        if self._open_failure is not None:
+            raise self._open_failure
+
+    async def _read(self, read: Callable[[sqlite3.Connection], T]) -> T:
+        await self._ready()
+
+        def work() -> T:
+            with self._readers.connection() as connection:
+                return read(connection)
+
+        return await trio.to_thread.run_sync(work, limiter=self._readers.limiter, abandon_on_cancel=True)
+
+    def _state(self, connection: sqlite3.Connection, thread_id: str, missing: Exception) -> RolloutState:
+        state = up_to_date(connection, self._writer, self._home, thread_id)
+        if state is None or not state.recognised:
+            raise missing
+        return state
+
+    async def _history(
+        self,
+        thread_id: str,
+        live_turn_id: str | None,
+        take: Callable[[History], T],
+        missing: Exception | None = None,
+    ) -> T:
+        unknown = missing or InvalidRequest(f"thread not loaded: {thread_id}")
+
+        def read(connection: sqlite3.Connection) -> T:
+            self._state(connection, thread_id, unknown)
+            with snapshot(connection):
+                state = load_state(connection, thread_id)
+                if state is None:
+                    raise unknown
+                return take(History(connection, state, self._home.root / state.path, live_turn_id))
+
+        return await self._read(read)
