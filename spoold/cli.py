@@ -177,6 +177,12 @@ class _Settings:
 
 def _run(settings: _Settings, options: dict[str, Any]) -> int:
     """Run the daemon until it ends; its exit code."""
+    details = [name for name, value in options.items() if name.startswith("ws_") and value is not None]
+    if details and options["ws_auth"] is None:
+        # Otherwise the listener would be open to everyone, against what was asked for.
+        name = details[0].replace("_", "-")
+        raise click.UsageError(f"--{name} needs --ws-auth capability-token or --ws-auth signed-bearer-token")
+
     from persistence.home import resolve_home
     from spoold.logs import log_to_stderr
     from spoold.options import DaemonOptions, WebSocketAuthOptions
