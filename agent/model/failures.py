@@ -42,10 +42,26 @@ class RequestFailure(TurnFailure):
 
     Attributes:
         reconnect: whether, once the quiet retries are used up, it counts as a broken stream, which has
-            retries of its own. False where the provider has told us to stop (429).
+            retries of its own. False where the provider has told us to stop (429, at capacity).
+        status: the HTTP status, or None where there was not even one.
     """
 
     reconnect: bool = True
+    status: int | None = None
+
+
+def _request_failure(
+    message: str,
+    info: str | dict[str, Any],
+    *,
+    status: int,
+    pause: float | None,
+    reconnect: bool = True,
+) -> RequestFailure:
+    failure = RequestFailure(message, info, retryable=True, retry_after=pause)
+    failure.status = status
+    failure.reconnect = reconnect
+    return failure
 
 
 def http_failure(status: int, body: str, url: str, headers: Mapping[str, str], now_ms: int) -> TurnFailure:
@@ -61,25 +77,23 @@ def http_failure(status: int, body: str, url: str, headers: Mapping[str, str], n
     error = _error_object(body)
     code = error.get("code") or error.get("type")
     line = status_line(status)
+    pause = retry_after(headers, now_ms)
     if status == HTTPStatus.BAD_REQUEST and body.strip():
         return TurnFailure(body)
     if status == HTTPStatus.TOO_MANY_REQUESTS:
         if code in ("insufficient_quota", "usage_limit_reached"):
             return quota_exceeded()
-        failure = RequestFailure(
+        return _request_failure(
             f"exceeded retry limit, last status: {line}",
             {"responseTooManyFailedAttempts": {"httpStatusCode": status}},
-            retryable=True,
-            retry_after=retry_after(headers, now_ms),
+            status=status,
+            pause=pause,
+            reconnect=False,
         )
-        failure.reconnect = False
-        return failure
     if status == HTTPStatus.INTERNAL_SERVER_ERROR:
-        return RequestFailure(
-            HIGH_DEMAND, "internalServerError", retryable=True, retry_after=retry_after(headers, now_ms)
-        )
+        return _request_failure(HIGH_DEMAND, "internalServerError", status=status, pause=pause)
     if status == HTTPStatus.SERVICE_UNAVAILABLE and code in ("server_is_overloaded", "slow_down"):
-        return TurnFailure(OVERLOADED, "serverOverloaded")
+        return _request_failure(OVERLOADED, "serverOverloaded", status=status, pause=pause, reconnect=False)
     said = error.get("message")
     if not isinstance(said, str) or not said:
         said = body.strip()[:_BODY_IN_MESSAGE] or "Unknown error"
@@ -89,25 +103,23 @@ def http_failure(status: int, body: str, url: str, headers: Mapping[str, str], n
         message += f", request id: {request_id}"
     info: dict[str, Any] = {"httpConnectionFailed": {"httpStatusCode": status}}
     if status >= 500:
-        return RequestFailure(message, info, retryable=True, retry_after=retry_after(headers, now_ms))
+        return _request_failure(message, info, status=status, pause=pause)
     return TurnFailure(message, info)
 
 
 def connect_failure(url: str, cause: str) -> RequestFailure:
     """No connection, or none that carried the request."""
     return RequestFailure(
-        f"stream disconnected before completion: error sending request for url ({url})",
+        f"Connection failed: error sending request, url: {url}",
         {"httpConnectionFailed": {"httpStatusCode": None}},
         details=cause,
         retryable=True,
     )
 
 
-def stream_broke(cause: str, *, retry_after: float | None = None) -> TurnFailure:
+def stream_broke(cause: str) -> TurnFailure:
     """A response that began and did not end; another attempt may succeed."""
-    return TurnFailure(
-        f"stream disconnected before completion: {cause}", retryable=True, retry_after=retry_after
-    )
+    return TurnFailure(f"stream disconnected before completion: {cause}", retryable=True)
 
 
 def response_failed(code: str | None, message: str | None) -> TurnFailure:
@@ -120,13 +132,10 @@ def response_failed(code: str | None, message: str | None) -> TurnFailure:
         return TurnFailure(OVERLOADED, "serverOverloaded")
     if code == "invalid_prompt":
         return TurnFailure(message or "Invalid request.")
-    pause = None
-    if code == "rate_limit_exceeded" and message:
-        found = _TRY_AGAIN.search(message)
-        if found:
-            seconds = float(found[1]) / (1000 if found[2].lower() == "ms" else 1)
-            pause = min(seconds, MAX_RETRY_AFTER)
-    return stream_broke(message or "response.failed event received", retry_after=pause)
+    if code == "rate_limit_exceeded":
+        said = f"rate limit exceeded: {message}" if message else "rate limit exceeded"
+        return TurnFailure(said, "rateLimitExceeded", retryable=True, retry_after=_try_again(said))
+    return stream_broke(message or "response.failed event received")
 
 
 def incomplete(reason: str | None) -> TurnFailure:
@@ -171,6 +180,14 @@ def retry_after(headers: Mapping[str, str], now_ms: int) -> float | None:
         if seconds == seconds:  # "nan" is a float to Python
             return min(max(seconds, 0.0), MAX_RETRY_AFTER)
     return None
+
+
+def _try_again(message: str) -> float | None:
+    """Seconds in ``Please try again in 1.5s``, at most ``MAX_RETRY_AFTER``."""
+    found = _TRY_AGAIN.search(message)
+    if found is None:
+        return None
+    return min(float(found[1]) / (1000 if found[2].lower() == "ms" else 1), MAX_RETRY_AFTER)
 
 
 def _error_object(body: str) -> dict[str, Any]:

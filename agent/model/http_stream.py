@@ -130,12 +130,10 @@ class ProviderHttp:
             if events is not None and decoder.completed:
                 # Reading up to the end lets the connection be used again. Usually the end is here already.
                 with trio.move_on_after(DRAIN_TIMEOUT):
-                    await events.drain()
+                    await _unwind(chunks)
             with trio.move_on_after(CLOSE_TIMEOUT, shield=True):
-                try:
-                    await chunks.aclose()
-                finally:
-                    await response.aclose()
+                await response.aclose()
+                await _unwind(chunks)
 
     async def aclose(self) -> None:
         """Close all connections; streams still open break. The next request opens new ones."""
@@ -243,16 +241,6 @@ class DecodedStream:
             await trio.lowlevel.checkpoint()
         return ready.popleft()
 
-    async def drain(self) -> None:
-        """Read what is left and throw it away, if it comes; errors do not matter any more."""
-        import httpx2
-
-        try:
-            async for _ in self._chunks:
-                pass
-        except (httpx2.HTTPError, httpx2.StreamError):
-            log.debug("the connection to %s broke after its response was complete", self._url)
-
     async def _read(self) -> None:
         """Read one chunk."""
         import httpx2
@@ -305,6 +293,21 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+async def _unwind(chunks: AsyncIterator[bytes]) -> None:
+    """Read to the end, or to the error that a closed connection gives; neither matters any more.
+
+    httpx2 stacks generators on generators and one layer (2.16) leaves the one below it suspended when it is
+    closed, to be found by the garbage collector. Run to their end, all of them are finished.
+    """
+    import httpx2
+
+    try:
+        async for _ in chunks:
+            pass
+    except (httpx2.HTTPError, httpx2.StreamError):
+        log.debug("the connection ended")
 
 
 async def _error_text(chunks: AsyncIterator[bytes]) -> str:

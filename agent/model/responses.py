@@ -33,17 +33,15 @@ from protocol.threads import TokenCounts
 SCHEMA_NAME = "codex_output_schema"
 
 _ID_PREFIX = {"message": "msg_", "reasoning": "rs_", "function_call": "fc_"}
-# With store=false the provider does not know these ids, and refuses those it did not make.
-_SENT_WITHOUT_ID = frozenset(
-    {
-        "message",
-        "reasoning",
-        "function_call",
-        "function_call_output",
-        "custom_tool_call",
-        "custom_tool_call_output",
-    }
-)
+# What the API accepts as an id of each kind. Ids of other makers are left out, the items do without.
+_ACCEPTED_PREFIX = {
+    "message": "msg_",
+    "reasoning": "rs_",
+    "function_call": "fc_",
+    "function_call_output": "fco_",
+    "custom_tool_call": "ctc_",
+    "custom_tool_call_output": "ctco_",
+}
 
 
 class ResponsesClient:
@@ -95,7 +93,13 @@ def request_body(request: ModelRequest) -> dict[str, Any]:
 
 
 def _input_item(item: ResponseItem) -> ResponseItem:
-    if "id" in item and item.get("type", "message") in _SENT_WITHOUT_ID:
+    kind = item.get("type", "message")
+    prefix = _ACCEPTED_PREFIX.get(kind)
+    if "id" not in item or prefix is None:
+        return item
+    # Nothing is stored, so a reasoning item is only known by its sealed content; its id alone is an error.
+    sealed = kind != "reasoning" or bool(item.get("encrypted_content"))
+    if not (sealed and isinstance(item["id"], str) and item["id"].startswith(prefix)):
         return {key: value for key, value in item.items() if key != "id"}
     return item
 

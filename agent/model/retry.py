@@ -158,10 +158,11 @@ class _RetryingStream:
             raise failure
         self._retries += 1
         self._pause = self._pause_for(failure, self._retries)
+        status = failure.status if isinstance(failure, RequestFailure) else None
         await self._on_retry(
             TurnError(
                 message=f"Reconnecting... {self._retries}/{most}",
-                codex_error_info={"responseStreamDisconnected": {"httpStatusCode": None}},
+                codex_error_info={"responseStreamDisconnected": {"httpStatusCode": status}},
                 additional_details=failure.message,
             )
         )
