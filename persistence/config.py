@@ -100,7 +100,11 @@ class Config:
         if OFFLINE in values.get("model_providers", {}):
             key = f"model_providers.{OFFLINE}"
             raise ConfigError("the name of a built-in provider", key=key, file=self._file_of(key))
-        self.provider(self.model_provider)
+        try:
+            self.provider(self.model_provider)
+        except ConfigError as error:
+            file = self._file_of(error.key or "model_provider")
+            raise ConfigError(error.reason, key=error.key, file=file) from None
 
     @classmethod
     def load(cls, home: Home, overrides: Iterable[str] = ()) -> Config:
@@ -256,10 +260,9 @@ class Config:
         """
         table = self.model_providers.get(name)
         if table is None:
-            raise ConfigError(f"Model provider `{name}` not found", file=self._file_of("model_provider"))
+            raise ConfigError(f"Model provider `{name}` not found")
         if name not in _BUILT_IN_PROVIDERS and "base_url" not in table:
-            key = f"model_providers.{name}"
-            raise ConfigError("missing field `base_url`", key=key, file=self._file_of(key))
+            raise ConfigError("missing field `base_url`", key=f"model_providers.{name}")
         return dict(table)
 
     @cached_property

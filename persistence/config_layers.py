@@ -29,7 +29,7 @@ class ConfigError(Exception):
     Attributes:
         reason: what is wrong.
         key: dotted name of the key it is about, or None.
-        file: the file it stands in, or None when it came from a flag or a client.
+        file: the file it stands in; None when it came from a flag, a client, or a thread's settings.
     """
 
     def __init__(self, reason: str, *, key: str | None = None, file: Path | None = None) -> None:
@@ -39,15 +39,14 @@ class ConfigError(Exception):
         self.file = file
 
     def __str__(self) -> str:
-        """The text that follows ``failed to load configuration: `` in an error to a client."""
-        return f"{self.reason}\nin `{self.key}`\n" if self.key else self.reason
+        """What follows ``failed to load configuration: `` for a client; with the file, if it is to blame."""
+        where = f"{self.file}: " if self.file else ""
+        return f"{where}{self.reason}\nin `{self.key}`\n" if self.key else where + self.reason
 
     @property
     def line(self) -> str:
-        """The same in one line, with the file, for the person who started the program."""
-        where = f"{self.file}: " if self.file else ""
-        what = f"{self.reason} in `{self.key}`" if self.key else self.reason
-        return where + " ".join(what.split())
+        """The same in one line, for the person who started the program."""
+        return " ".join(str(self).split())
 
 
 @dataclass(frozen=True)

@@ -124,7 +124,7 @@ def test_a_malformed_flag_is_refused_in_one_line(tmp_path: Path, flag: str, line
 def test_a_bad_value_names_the_reason_and_the_key(tmp_path: Path, text: str, expected: str) -> None:
     with pytest.raises(ConfigError) as caught:
         load(tmp_path, text)
-    assert str(caught.value) == expected
+    assert str(caught.value) == f"{tmp_path / 'config.toml'}: {expected}"
     assert "\n" not in caught.value.line
 
 
@@ -163,6 +163,25 @@ def test_a_folder_in_the_place_of_the_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "config.toml").mkdir()
     with pytest.raises(ConfigError, match="cannot be read: Is a directory"):
         Config.load(Home(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        ({"sandbox_mode": 5}, "invalid type: integer `5`, expected a string\nin `sandbox_mode`\n"),
+        ({"model_provider": "nope"}, "Model provider `nope` not found"),
+    ],
+)
+def test_a_thread_is_told_the_reason_without_the_servers_file(
+    tmp_path: Path, overrides: dict[str, Any], expected: str
+) -> None:
+    config = load(tmp_path, 'sandbox_mode = "read-only"\nmodel_provider = "openai"')
+    with pytest.raises(ConfigError) as caught:
+        config.with_overrides(overrides)
+    assert str(caught.value) == expected
+    with pytest.raises(ConfigError) as caught:
+        config.provider("nope")
+    assert str(caught.value) == "Model provider `nope` not found"
 
 
 def test_a_refused_thread_override_leaves_the_daemons_settings_alone(tmp_path: Path) -> None:
