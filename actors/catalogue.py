@@ -7,13 +7,12 @@ thread.
 
 from __future__ import annotations
 
-from persistence.store import Store, ThreadQuery, ThreadRecord
-
 from actors.messages import Read, ReadHistory
 from actors.peer import Reply
 from actors.supervisor import Supervisor
 from actors.views import loaded_thread, stored_thread
 from persistence.errors import StoreError
+from persistence.store import Store, ThreadQuery, ThreadRecord
 from protocol.errors import InternalError, InvalidParams, InvalidRequest, NotSupported
 from protocol.ids import parse_uuid
 from protocol.ids import thread_id as parse_thread_id
@@ -60,8 +59,7 @@ class Catalogue:
             cwds=[params.cwd] if isinstance(params.cwd, str) else params.cwd,
             search_term=params.search_term or None,
             excluded_ids=params.excluded_thread_ids or None,
-            parent_id=params.parent_thread_id,
-            ancestor_id=params.ancestor_thread_id,
+            parent_id=params.parent_thread_id or params.ancestor_thread_id,
         )
         if params.section_id is not None or params.project_id is not None:
             return ThreadListResult(data=[])

@@ -5,14 +5,12 @@ The model context is not read here: only the next turn needs it, and a watcher n
 
 from __future__ import annotations
 
-from persistence.store import Store
-
 from actors.attach import no_rollout
 from actors.state import ThreadState
 from actors.thread_settings import settings_from
 from persistence.config import Config
+from persistence.store import Store
 from protocol.errors import InvalidRequest
-from protocol.ids import parse_uuid
 from protocol.thread_methods import ThreadResumeParams
 
 
@@ -34,7 +32,7 @@ async def load_thread(
         raise InvalidRequest(
             f"session {thread_id} is archived. Run `codex unarchive {thread_id}` to unarchive it first."
         )
-    found = await store.resume_state(thread_id)
+    found = await store.resume_state(thread_id, with_context=False)
     recorded = dict(found.turn_context or {})
     recorded.setdefault("model_provider", record.model_provider)
     recorded.setdefault("cwd", record.cwd)
@@ -45,14 +43,5 @@ async def load_thread(
         materialised=True,
         interrupted_before=found.interrupted,
         usage=found.token_usage,
-        usage_turn=found.token_usage_turn,
+        usage_turn=found.last_turn_id,
     )
-
-
-def id_in_path(path: str) -> str | None:
-    """The thread id in a rollout's file name, None where there is none."""
-    stem = path.rsplit("/", 1)[-1].removesuffix(".jsonl")
-    try:
-        return parse_uuid(stem[-36:])
-    except ValueError:
-        return None

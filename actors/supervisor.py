@@ -12,10 +12,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from pathlib import Path
 
 import trio
-from persistence.store import Store, ThreadRecord
 
 from actors.loading import load_thread
 from actors.messages import Answered, Message, PeerGone, Resume, Shutdown, Started
@@ -26,7 +24,9 @@ from actors.thread_actor import ThreadActor
 from actors.thread_settings import settings_from
 from actors.turn_task import TurnRunner
 from persistence.config import Config
+from persistence.home import Home
 from persistence.rollout_files import rollout_path
+from persistence.store import Store, ThreadRecord
 from protocol.errors import InvalidRequest
 from protocol.ids import thread_id as parse_thread_id
 from protocol.initialize import PROTOCOL_VERSION
@@ -55,14 +55,14 @@ class Supervisor:
         config: Config,
         new_runner: Callable[[], TurnRunner],
         server_cwd: str,
-        sessions_root: Path,
+        home: Home,
     ) -> None:
         self.runtime = runtime
         self.store = store
         self.config = config
         self._new_runner = new_runner
         self._server_cwd = server_cwd
-        self._sessions_root = sessions_root
+        self._home = home
         # Invariant: an actor is in `_actors` from before its task starts until `retire` says yes.
         self._actors: dict[str, ThreadActor] = {}
         # Actors that are out of the table and not finished yet.
@@ -96,7 +96,7 @@ class Supervisor:
         thread_id = self.runtime.new_id()
         record = ThreadRecord(
             id=thread_id,
-            path=rollout_path(self._sessions_root, self.runtime.local_time(now), thread_id),
+            path=rollout_path(self._home, self.runtime.local_time(now), thread_id),
             created_at_ms=now,
             updated_at_ms=now,
             recency_at_ms=now,

@@ -6,7 +6,6 @@ import logging
 from typing import Protocol
 
 import trio
-from agent.turn import TurnControl
 
 from actors.mailbox import Mailbox
 from actors.messages import AnswerSlot, Message, TurnAsked, TurnEnded, TurnPosted
@@ -19,6 +18,7 @@ from agent.events import (
     TurnOutcome,
     TurnPort,
 )
+from agent.turn import TurnControl
 from protocol.threads import TurnError
 
 log = logging.getLogger(__name__)
@@ -75,7 +75,8 @@ class TurnTask:
 
     def take_unconsumed(self) -> list[Submission]:
         """User messages that came too late for this run."""
-        return self._control.take_unconsumed()
+        left, self._control.unconsumed = self._control.unconsumed, []
+        return left
 
     def cancel(self) -> None:
         """Stop the turn; it posts nothing more that counts."""

@@ -24,6 +24,7 @@ class ResumeState:
         turn_context: payload of the last ``turn_context`` line, or None.
         session_meta: payload of the first line, or {} where it is lost.
         interrupted: the last turn was aborted, or has no terminal line.
+        last_turn_id: the last turn, or None.
     """
 
     context: list[dict[str, Any]] = field(default_factory=list)
@@ -31,23 +32,30 @@ class ResumeState:
     turn_context: dict[str, Any] | None = None
     session_meta: dict[str, Any] = field(default_factory=dict)
     interrupted: bool = False
+    last_turn_id: str | None = None
 
 
-def read_resume_state(connection: sqlite3.Connection, state: RolloutState, path: Path) -> ResumeState:
-    """Read it, touching of the file only what follows the last compaction.
+def read_resume_state(
+    connection: sqlite3.Connection, state: RolloutState, path: Path, *, with_context: bool = True
+) -> ResumeState:
+    """Read it, touching of the file only what follows the last compaction, or a few lines without context.
 
     Raises:
         StoreError: the rollout cannot be read.
     """
-    statement = "SELECT status FROM turns WHERE thread_id=? ORDER BY ordinal DESC LIMIT 1"
+    statement = "SELECT turn_id, status FROM turns WHERE thread_id=? ORDER BY ordinal DESC LIMIT 1"
     last_turn = connection.execute(statement, (state.thread_id,)).fetchone()
-    result = ResumeState(interrupted=last_turn is not None and last_turn["status"] in ("open", "interrupted"))
+    result = ResumeState()
+    if last_turn is not None:
+        result.last_turn_id = last_turn["turn_id"]
+        result.interrupted = last_turn["status"] in ("open", "interrupted")
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError as error:
         raise StoreError.from_os("open", path, error) from error
     try:
-        result.context = _context(descriptor, state.compacted_offset or 0)
+        if with_context:
+            result.context = _context(descriptor, state.compacted_offset or 0)
         result.session_meta = _payload_at(descriptor, state.meta_offset) or {}
         result.turn_context = _payload_at(descriptor, state.turn_context_offset)
         result.token_usage = token_usage_of(_payload_at(descriptor, state.token_count_offset))

@@ -217,8 +217,8 @@ class Store:
         """
         return await self._history(thread_id, None, History.newest_cursors)
 
-    async def resume_state(self, thread_id: str) -> ResumeState:
-        """What the thread needs to go on.
+    async def resume_state(self, thread_id: str, *, with_context: bool = True) -> ResumeState:
+        """What the thread needs to go on; without the model context it costs the same for any length.
 
         Raises:
             InvalidRequest: the thread has no rollout.
@@ -228,7 +228,8 @@ class Store:
             state = self._state(
                 connection, thread_id, InvalidRequest(f"no rollout found for thread id {thread_id}")
             )
-            return read_resume_state(connection, state, self._home.root / state.path)
+            path = self._home.root / state.path
+            return read_resume_state(connection, state, path, with_context=with_context)
 
         return await self._read(read)
 

@@ -74,7 +74,7 @@ def parse(data: bytes | str) -> Message:
         return Malformed(f"Parse error: a message is a JSON object, not {_kind(value)}")
     method = value.get("method", ABSENT)
     has_id = "id" in value
-    request_id = value.get("id")
+    request_id: RequestId = value["id"] if has_id else 0
     if has_id and not _is_request_id(request_id):
         return Malformed("Parse error: `id` must be an integer or a string")
     params = value.get("params")

@@ -8,7 +8,7 @@ text would meet first (a wrong value before a missing member) and says where it 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
@@ -25,7 +25,8 @@ MAX_QUOTED_CHARS = 120
 TAGGED_BRANCHES = {"GranularPolicy": "granular", "AcceptWithAmendment": "acceptWithExecpolicyAmendment"}
 """Union branches that are an object with one member: the member's name is the variant's name."""
 
-_VARIANT_ORDER = ("untrusted", "on-request", "granular", "never")
+_APPROVAL_ORDER = ("untrusted", "on-request", "granular", "never")
+"""Approval policies in the order clients know; the union has the object variant last."""
 
 _EXPECTED = {
     "string_type": "a string",
@@ -59,43 +60,55 @@ def parse_params(model: type[W], value: object) -> W:
 
 def explain(error: ValidationError, value: object) -> str:
     """One sentence about the first thing that is wrong with ``value``, without a prefix."""
-    details = error.errors(include_url=False)
-    first = next((detail for detail in details if detail["type"] != "missing"), details[0])
-    place, branches = _locate(first["loc"], value)
-    siblings = [detail for detail in details if detail["input"] is first["input"]] if branches else [first]
-    text = _union_text(siblings) if len(siblings) > 1 else None
-    if text is None and branches:
-        # The value took one branch of the union and is wrong inside it: that error is the one to report.
-        deeper = max(details, key=lambda detail: len(detail["loc"]))
-        if len(deeper["loc"]) > len(first["loc"]):
-            first = deeper
-            place, _ = _locate(first["loc"], value)
-    if text is None:
-        text = _text(first)
-    if not place or text == f"missing field `{place}`":
-        return text
-    return f"{text} at `{place}`"
+    found = [_Found.of(detail, value) for detail in error.errors(include_url=False)]
+    first = next((one for one in found if one.detail["type"] != "missing"), found[0])
+    text = None
+    if first.branch is not None:
+        union = [one for one in found if one.path[: len(first.union)] == first.union]
+        if len({one.branch for one in union}) > 1:
+            # A value that is wrong *inside* one branch of the union has chosen it: that is the error.
+            inside = [one for one in union if len(one.path) > len(first.union)]
+            if inside:
+                first = inside[0]
+            else:
+                text = _union_text([one.detail for one in union])
+    text = text or _text(first.detail)
+    place = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first.path).lstrip(".")
+    return f"{text} at `{place}`" if place else text
 
 
-def _locate(loc: tuple[int | str, ...], value: object) -> tuple[str, bool]:
-    """Where ``loc`` points to in the JSON value, and whether it names branches of unions on the way."""
-    place, branches = "", False
-    for position, part in enumerate(loc):
-        if isinstance(value, Mapping) and part in value:
-            value = value[part]
-        elif isinstance(value, Sequence) and isinstance(part, int) and not isinstance(value, str):
-            place += f"[{part}]"
-            value = value[part] if part < len(value) else None
-            continue
-        elif position < len(loc) - 1 or not isinstance(value, Mapping):
-            branches = True
-            continue
-        place += f".{part}" if place else str(part)
-    return place, branches
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """One of pydantic's errors, with its location taken apart.
+
+    Attributes:
+        path: members and indices that lead to the wrong value (for a missing member: to its owner).
+        branch: the first part of the location that is no member but a branch of a union, or None.
+        union: the part of ``path`` before that branch.
+    """
+
+    detail: ErrorDetails
+    path: tuple[int | str, ...]
+    branch: int | str | None
+    union: tuple[int | str, ...]
+
+    @classmethod
+    def of(cls, detail: ErrorDetails, value: object) -> _Found:
+        path: tuple[int | str, ...] = ()
+        branch, union = None, path
+        loc = detail["loc"][:-1] if detail["type"] == "missing" else detail["loc"]
+        for part in loc:
+            is_index = isinstance(value, list) and isinstance(part, int) and part < len(value)
+            if is_index or (isinstance(value, dict) and part in value):
+                value = value[part]  # type: ignore[index]
+                path += (part,)
+            elif branch is None:
+                branch, union = part, path
+        return cls(detail, path, branch, union)
 
 
 def _union_text(details: list[ErrorDetails]) -> str | None:
-    """The error of a value that fits no branch of a union, or None where it fits one partly."""
+    """The error of a value that fits no branch of a union."""
     variants: list[str] = []
     kinds: list[str] = []
     for detail in details:
@@ -103,20 +116,20 @@ def _union_text(details: list[ErrorDetails]) -> str | None:
             variants += _listed(detail["ctx"]["expected"])
         elif detail["type"] == "model_type":
             variants.append(TAGGED_BRANCHES.get(detail["ctx"]["class_name"], detail["ctx"]["class_name"]))
+        elif detail["type"] == "missing":
+            variants.append(str(detail["loc"][-1]))
         elif detail["type"] in _EXPECTED:
             kinds.append(_EXPECTED[detail["type"]])
-        elif detail["type"] == "missing" and len(detail["loc"]) > 1:
-            variants.append(str(detail["loc"][-1]))
     value = details[0]["input"]
     if variants:
-        if set(variants) == set(_VARIANT_ORDER):
-            variants = list(_VARIANT_ORDER)
-        if isinstance(value, Mapping) and len(value) == 1:
+        if set(variants) == set(_APPROVAL_ORDER):
+            variants = list(_APPROVAL_ORDER)
+        if isinstance(value, dict) and len(value) == 1:
             value = next(iter(value))
         if isinstance(value, str):
             return _unknown_variant(value, variants)
         return f"invalid type: {_shown(value)}, expected {_choice(variants)}"
-    if len(kinds) > 1:
+    if kinds:
         return f"invalid type: {_shown(value)}, expected {' or '.join(dict.fromkeys(kinds))}"
     return None
 
@@ -171,7 +184,8 @@ def _shown(value: Any) -> str:
         case bool():
             return f"boolean `{str(value).lower()}`"
         case int():
-            return f"integer `{str(value)[:MAX_QUOTED_CHARS]}`"
+            # Python refuses to print integers of thousands of digits.
+            return f"integer `{value}`" if value.bit_length() <= 128 else "huge integer"
         case float():
             return f"floating point `{value}`"
         case str():

@@ -276,7 +276,7 @@ class _ProcessWire:
             data = await self._stdout.receive_some(1 << 16)
             if not data:
                 return None
-            self._ready.extend(self._framer.feed(data))
+            self._ready.extend(self._framer.feed(bytes(data)))
         line = self._ready.popleft()
         assert not isinstance(line, TooLong)
         return line

@@ -87,7 +87,13 @@ async def running_daemon(home: Path, cwd: Path) -> AsyncIterator[tuple[trio.Proc
     for key, value in settings.items():
         command += ["-c", f'{key}="{value}"']
     process = await trio.lowlevel.open_process(
-        command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, cwd=cwd, start_new_session=True
+        command,
+        stdin=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        cwd=cwd,
+        # Commands run in a login shell: what somebody's profile prints is not part of the story.
+        env={**os.environ, "HOME": str(cwd)},
+        start_new_session=True,
     )
     assert process.stderr is not None
     try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from agent.model.events import ModelClient
-from agent.model.provider import ProviderConfig, open_client
+from agent.model.provider import ProviderConfig, find_provider, open_client
 from persistence.config import Config
 from protocol.runtime import Runtime
 
@@ -25,7 +25,7 @@ class ModelClients:
             ValueError: the provider's table is wrong; the message names the key.
         """
         if provider not in self._open:
-            settings = ProviderConfig.from_table(provider, self._config.provider(provider))
+            settings = find_provider(provider, self._config.values.get("model_providers", {}))
             self._open[provider] = (settings, open_client(settings, os.environ, self._runtime))
         return self._open[provider]
 

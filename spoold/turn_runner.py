@@ -1,0 +1,79 @@
+"""Joins the rooms for the turns of one loaded thread: its model client, its tools, its terminals."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
+
+import trio
+
+from actors.turn_task import TurnRunner
+from agent.events import TurnJob, TurnOutcome, TurnPort
+from agent.model.events import ModelEvent, ModelRequest
+from agent.model.retry import stream_with_retries
+from agent.tools.exec_command import ExecCommand
+from agent.tools.sandbox import SandboxProbe
+from agent.tools.terminals import Terminals, open_terminals
+from agent.tools.toolset import ToolSet
+from agent.turn import TurnControl, run_turn
+from persistence.config import Config, ConfigError
+from protocol.runtime import Runtime
+from protocol.threads import TurnError
+from spoold.model_clients import ModelClients
+
+
+class RunnerFactory:
+    """Makes the runner of each loaded thread; what threads share (clients, the sandbox probe) is here."""
+
+    def __init__(self, config: Config, runtime: Runtime) -> None:
+        self._runtime = runtime
+        self._clients = ModelClients(config, runtime)
+        self._probe = SandboxProbe()
+
+    def new(self) -> TurnRunner:
+        """The runner of one loaded thread. Opens nothing yet."""
+        return ThreadTurnRunner(self._clients, self._probe, self._runtime)
+
+    async def aclose(self) -> None:
+        """Close the model clients."""
+        await self._clients.aclose()
+
+
+class ThreadTurnRunner:
+    """Implements ``actors.turn_task.TurnRunner``. Terminals are opened by the first turn."""
+
+    def __init__(self, clients: ModelClients, probe: SandboxProbe, runtime: Runtime) -> None:
+        self._clients = clients
+        self._probe = probe
+        self._runtime = runtime
+        self._nursery: trio.Nursery | None = None
+        self._tools: ToolSet | None = None
+
+    def bind(self, nursery: trio.Nursery) -> None:
+        """See ``TurnRunner.bind``."""
+        self._nursery = nursery
+
+    async def run_turn(
+        self, job: TurnJob, provider: str, port: TurnPort, control: TurnControl
+    ) -> TurnOutcome:
+        """See ``TurnRunner.run_turn``."""
+        try:
+            settings, client = self._clients.client(provider)
+        except (ConfigError, ValueError) as error:
+            return TurnOutcome(error=TurnError(message=str(error), codex_error_info="badRequest"))
+        if self._tools is None:
+            assert self._nursery is not None, "bind comes first"
+            terminals: Terminals = await self._nursery.start(self._hold_terminals)
+            self._tools = ToolSet([ExecCommand(terminals, self._probe)])
+
+        def model(
+            request: Callable[[], ModelRequest], on_retry: Callable[[TurnError], Awaitable[None]]
+        ) -> AbstractAsyncContextManager[AsyncIterator[ModelEvent]]:
+            return stream_with_retries(client, request, settings, self._runtime, on_retry)
+
+        return await run_turn(job, port, model, self._tools, self._runtime, control)
+
+    async def _hold_terminals(self, task_status: trio.TaskStatus[Terminals]) -> None:
+        async with open_terminals(self._runtime) as terminals:
+            task_status.started(terminals)
+            await trio.sleep_forever()
