@@ -306,7 +306,7 @@ class _Response:
             await self._turn.append((item,))
             return
         if shown.id not in self._open:
-            await self._item_started({**item, "content": None, "summary": None})
+            await self._item_started(item)
         finished = _finished(shown, item).model_copy(
             update={
                 "started_at_ms": self._open[shown.id].started_at_ms,

@@ -60,11 +60,11 @@ _FLOOD, _FLOOD_PAUSE = 16 * 1024 * 1024, 0.002
 # ("Killed") is nobody's output.
 _LEADER = """\
 exec 3<&0 </dev/null
-{ trap '' TERM INT HUP; read _ <&3; kill -KILL -- -$$; } >/dev/null 2>&1 &
+{ trap '' TERM INT HUP; read _ <&3; kill -9 -$$; } >/dev/null 2>&1 &
 exec 3<&-
 trap : TERM INT HUP
 exec 4>&2 2>/dev/null
-"$@" 2>&4 4>&-
+( exec "$@" 2>&4 4>&- )
 exit $?"""
 
 
