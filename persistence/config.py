@@ -58,14 +58,12 @@ class Limits:
     """The daemon's own bounds.
 
     Attributes:
-        message_bytes: longest message a client may send, in bytes.
         outbox_bytes: unsent bytes kept for one client before it is let go.
         mailbox_length: messages that may wait for one thread.
         requests_in_flight: unanswered requests of one client.
         shutdown_grace_secs: how long running turns may finish after SIGTERM.
     """
 
-    message_bytes: int
     outbox_bytes: int
     mailbox_length: int
     requests_in_flight: int
@@ -278,7 +276,6 @@ class Config:
     def limits(self) -> Limits:
         """The daemon's own bounds."""
         return Limits(
-            message_bytes=self.get("spoold.message_bytes"),
             outbox_bytes=self.get("spoold.outbox_bytes"),
             mailbox_length=self.get("spoold.mailbox_length"),
             requests_in_flight=self.get("spoold.requests_in_flight"),
