@@ -115,14 +115,18 @@ class ProviderHttp:
             raise TurnFailure(f"cannot send a request to {url}: a header is not valid") from error
         except httpx2.TransportError as error:
             raise failures.connect_failure(url, _describe(error)) from error
-        chunks = response.aiter_bytes()
+        chunks = response.aiter_raw()
         events: DecodedStream | None = None
         try:
+            encoding = response.headers.get("content-encoding", "identity").strip().lower()
+            readable = encoding in ("identity", "")
             if not response.is_success:
-                text = await _error_text(chunks)
+                text = await _error_text(chunks) if readable else ""
                 raise failures.http_failure(
                     response.status_code, text, url, response.headers, self._runtime.now_ms()
                 )
+            if not readable:  # we said that we take identity only
+                raise TurnFailure(f"the answer from {url} has the content-encoding `{encoding[:100]}`")
             content_type = response.headers.get("content-type", "")
             events = DecodedStream(chunks, decoder, url, content_type)
             yield events
@@ -255,7 +259,7 @@ class DecodedStream:
             return
         except httpx2.ReadTimeout as error:
             raise failures.stream_broke(failures.IDLE) from error
-        except (httpx2.TransportError, httpx2.DecodingError, httpx2.StreamError) as error:
+        except (httpx2.TransportError, httpx2.StreamError) as error:
             log.debug("the stream from %s broke: %s", self._url, _describe(error))
             raise failures.stream_broke(failures.TRANSPORT_CUT) from error
         self._take(self._parser.feed(chunk))

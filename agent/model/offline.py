@@ -98,8 +98,9 @@ class OfflineClient:
         elif word == "help" and not rest:
             answer = HELP
         elif word == "think" and rest:
-            async for event in self._think(rest):
-                yield event
+            async with aclosing(self._think(rest)) as thoughts:
+                async for event in thoughts:
+                    yield event
             answer = f"{MARK} I have thought about it: {rest}"
         elif word == "stream" and (plan := _stream_plan(rest)) is not None:
             count, pause = plan
@@ -113,8 +114,9 @@ class OfflineClient:
         elif not _has_answered(request.input) and answer not in (INTRODUCTION, HELP):
             answer = f"{INTRODUCTION}\n{answer}"
         fails_late = _failure_on_stream(text)
-        async for event in self._message(answer, pause, done=fails_late is None):
-            yield event
+        async with aclosing(self._message(answer, pause, done=fails_late is None)) as words:
+            async for event in words:
+                yield event
         if fails_late is not None:
             raise fails_late
         yield ResponseCompleted(response_id, _usage(request, answer))
