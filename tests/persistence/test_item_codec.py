@@ -134,7 +134,10 @@ def test_a_command_line_is_quoted_as_clients_know_it(argv: list[str], text: str)
     assert join_command(argv) == text
 
 
-@given(st.lists(st.text(), min_size=1))
+words = st.text() | st.text(st.sampled_from("ab '\"\\$`!^\n\t*;"))
+
+
+@given(st.lists(words, min_size=1))
 def test_a_command_line_splits_into_the_words_it_was_joined_from(argv: list[str]) -> None:
     assert split_command(join_command(argv)) == argv
 
