@@ -11,7 +11,6 @@ import errno
 import logging
 import socket
 from collections.abc import Sequence
-from contextlib import ExitStack
 from pathlib import Path
 
 import trio
@@ -51,14 +50,36 @@ class Listeners:
         addresses: what clients connect to, as ``--listen`` values with the real port.
     """
 
-    def __init__(self, authenticator: Authenticator | None) -> None:
+    def __init__(self) -> None:
         self.addresses: list[str] = []
         self.stdio = False
-        self._authenticator = authenticator
         self._sockets: list[tuple[SocketListener, Authenticator | None]] = []
         self._accepting = trio.CancelScope()
         self._closing = trio.Event()
         self._gateway: Gateway | None = None
+
+    async def _open(self, listen: Listen, home: Path, authenticator: Authenticator | None) -> None:
+        match listen:
+            case ListenOff():
+                return
+            case ListenStdio():
+                if self.stdio:
+                    raise ListenError("stdio:// can be listened on only once")
+                self.stdio = True
+                self.addresses.append("stdio://")
+            case ListenWebSocket():
+                tcp = await _open_tcp(listen, authenticator)
+                self._sockets.append((tcp, authenticator))
+                host, port = tcp.socket.getsockname()[:2]
+                self.addresses.append(f"ws://[{host}]:{port}" if ":" in host else f"ws://{host}:{port}")
+            case ListenUnix():
+                path = listen.path or control_socket(home)
+                try:
+                    unix = await open_unix_listener(path, own_folder=listen.path is None)
+                except OSError as error:
+                    raise ListenError(f"cannot listen on unix://{path}: {error.strerror or error}") from error
+                self._sockets.append((unix, None))
+                self.addresses.append(f"unix://{path}")
 
     async def serve(
         self, gateway: Gateway, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
@@ -123,37 +144,13 @@ async def open_listeners(
     Raises:
         ListenError: one of them cannot be opened.
     """
-    listeners = Listeners(authenticator)
-    with ExitStack() as undo:
+    listeners = Listeners()
+    try:
         for listen in listens:
-            match listen:
-                case ListenOff():
-                    continue
-                case ListenStdio():
-                    if listeners.stdio:
-                        raise ListenError("stdio:// can be listened on only once")
-                    listeners.stdio = True
-                    listeners.addresses.append("stdio://")
-                case ListenWebSocket():
-                    tcp = await _open_tcp(listen, authenticator)
-                    undo.callback(tcp.socket.close)
-                    listeners._sockets.append((tcp, authenticator))
-                    host, port = tcp.socket.getsockname()[:2]
-                    listeners.addresses.append(
-                        f"ws://[{host}]:{port}" if ":" in host else f"ws://{host}:{port}"
-                    )
-                case ListenUnix():
-                    path = listen.path or control_socket(home)
-                    try:
-                        unix = await open_unix_listener(path, own_folder=listen.path is None)
-                    except OSError as error:
-                        raise ListenError(
-                            f"cannot listen on unix://{path}: {error.strerror or error}"
-                        ) from error
-                    undo.callback(path.unlink, missing_ok=True)
-                    listeners._sockets.append((unix, None))
-                    listeners.addresses.append(f"unix://{path}")
-        undo.pop_all()
+            await listeners._open(listen, home, authenticator)
+    except BaseException:
+        await listeners.aclose()
+        raise
     return listeners
 
 

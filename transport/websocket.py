@@ -15,6 +15,7 @@ import logging
 
 import trio
 from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_server_stream
+from wsproto.utilities import LocalProtocolError
 
 from transport.channel import ChannelClosed
 from transport.connection import Gateway, serve_connection
@@ -120,8 +121,9 @@ async def _serve_frames(replay: ReplayStream, gateway: Gateway, name: str) -> No
             nursery.start_soon(_keep_alive, socket, replay, name)
             await serve_connection(WebSocketChannel(socket, replay, name), gateway)
             nursery.cancel_scope.cancel()
-    except* ConnectionClosed:
-        # The library's reader lets it out when the client leaves while something is answered to it.
+    except* (ConnectionClosed, LocalProtocolError):
+        # The library's reader lets them out when a ping or an error is to be answered while the
+        # connection is closing.
         log.debug("%s was reset", name)
 
 

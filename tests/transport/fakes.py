@@ -199,6 +199,10 @@ class MemoryChannel:
     def hang_up(self) -> None:
         self._to_server.close()
 
+    async def wait_ended(self) -> None:
+        with trio.fail_after(30):
+            await self.ended.wait()
+
     async def message(self) -> dict[str, Any]:
         with trio.fail_after(30):
             return json.loads(await self._from_server.receive())

@@ -259,7 +259,7 @@ async def test_the_daemon_learns_once_that_a_client_is_gone_and_its_tasks_are_ca
     await session.daemon.until(lambda: session.daemon.calls)
     connection = session.connection
     session.channel.hang_up()
-    await session.channel.ended.wait()
+    await session.channel.wait_ended()
     assert session.daemon.gone == [connection]
     assert session.gateway.connections == {}
     connection.deliver(note("turn/started"))
@@ -270,7 +270,7 @@ async def test_a_client_that_never_shook_hands_leaves_unnoticed(serve: Serve) ->
     session = serve()
     await session.channel.call("thread/loaded/list", {})
     session.channel.hang_up()
-    await session.channel.ended.wait()
+    await session.channel.wait_ended()
     assert session.daemon.gone == []
 
 
@@ -283,4 +283,4 @@ async def test_a_stdio_client_that_closed_its_end_still_gets_its_answers(serve: 
     await trio.testing.wait_all_tasks_blocked()
     session.daemon.release.set()
     assert (await session.channel.message()) == {"id": 2, "result": {"waited": True}}
-    await session.channel.ended.wait()
+    await session.channel.wait_ended()

@@ -37,7 +37,7 @@ async def test_a_client_over_the_limit_for_the_grace_period_is_closed_with_4008_
         connection.deliver(big())
     started = trio.current_time()
     with caplog.at_level(logging.WARNING):
-        await session.channel.ended.wait()
+        await session.channel.wait_ended()
     assert trio.current_time() - started == pytest.approx(15)
     assert session.channel.closed == (4008, "client does not read")
     assert session.channel.broken
@@ -75,7 +75,7 @@ async def test_twice_the_limit_ends_the_connection_at_once(serve: Serve) -> None
     assert connection.end == (4008, "client does not read")
     assert highest < 22_000
     session.channel.reading.set()
-    await session.channel.ended.wait()
+    await session.channel.wait_ended()
     assert session.channel.closed == (4008, "client does not read")
     assert not session.channel.broken
 

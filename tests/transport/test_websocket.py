@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,8 @@ from tests.transport.clients import Client, client, http, raw_upgrade, text_fram
 from tests.transport.fakes import INITIALIZE, FakeDaemon, gateway, note
 from transport.connection import Connection, Gateway, Limits
 from transport.listen import Listeners, open_listeners, parse_listen
+
+HELLO = text_frame(json.dumps({"id": 1, "method": "initialize", "params": INITIALIZE}).encode())
 
 
 @dataclass
@@ -154,8 +157,7 @@ async def test_a_client_that_leaves_in_the_middle_of_a_frame_is_gone_and_nothing
     async with client(server.port) as other:
         stream = await trio.open_tcp_stream("127.0.0.1", server.port)
         await raw_upgrade(stream)
-        initialize = f'{{"id":1,"method":"initialize","params":{INITIALIZE}}}'.replace("'", '"').encode()
-        await stream.send_all(text_frame(initialize))
+        await stream.send_all(HELLO)
         await server.daemon.until(lambda: len(server.daemon.ready) == 2)
         await stream.send_all(text_frame(b'{"id":2,"met', declared=5000))
         await trio.aclose_forcefully(stream)
@@ -178,8 +180,7 @@ async def test_a_client_that_never_reads_is_closed_with_4008_and_others_get_ever
     async with client(server.port) as fast:
         slow_stream = await trio.open_tcp_stream("127.0.0.1", server.port)
         await raw_upgrade(slow_stream)
-        initialize = f'{{"id":1,"method":"initialize","params":{INITIALIZE}}}'.replace("'", '"').encode()
-        await slow_stream.send_all(text_frame(initialize))
+        await slow_stream.send_all(HELLO)
         await server.daemon.until(lambda: len(server.daemon.ready) == 2)
         first, slow = server.daemon.ready
         assert isinstance(slow, Connection)
@@ -226,3 +227,23 @@ async def test_who_is_connected_stays_when_no_more_are_accepted(start: Start) ->
             await trio.open_tcp_stream("127.0.0.1", server.port)
         assert "result" in await one.call("thread/loaded/list", {})
         assert isinstance(one, Client)
+
+
+async def test_a_ping_that_arrives_while_we_are_closing_is_no_failure(
+    start: Start, caplog: pytest.LogCaptureFixture
+) -> None:
+    server = await start()
+    stream = await trio.open_tcp_stream("127.0.0.1", server.port)
+    async with stream:
+        await raw_upgrade(stream)
+        await stream.send_all(HELLO)
+        await server.daemon.until(lambda: server.daemon.ready)
+        server.listeners.close()
+        data = b""
+        with trio.fail_after(30):
+            while b"\x03\xe9server is shutting down" not in data:
+                data += await stream.receive_some()
+            await stream.send_all(b"\x89\x80\0\0\0\0")
+            await read_to_end(stream)
+            await server.served.wait()
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]

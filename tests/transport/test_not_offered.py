@@ -1,0 +1,29 @@
+from __future__ import annotations
+
+import trio
+
+from tests.transport.fakes import FakeDaemon, MemoryChannel, method_table
+from transport.connection import Gateway, serve_connection
+from transport.not_offered import NOT_OFFERED
+
+
+async def test_a_known_method_passes_the_gate_and_is_then_told_to_be_missing(nursery: trio.Nursery) -> None:
+    methods = method_table() | {row.name: row for row in NOT_OFFERED}
+    channel = MemoryChannel()
+    nursery.start_soon(serve_connection, channel, Gateway(FakeDaemon(), methods))
+    await channel.initialize()
+    assert (await channel.call("thread/archive", {"threadId": "t"}))["error"] == {
+        "code": -32601,
+        "message": "thread/archive is not supported yet",
+    }
+    assert (await channel.call("thread/archive", {}))["error"]["message"] == (
+        "Invalid request: missing field `threadId`"
+    )
+    assert (await channel.call("thread/search", {"searchTerm": "x"}))["error"]["message"] == (
+        "thread/search requires experimentalApi capability"
+    )
+    assert (await channel.call("account/logout"))["error"]["code"] == -32601
+
+
+def test_there_are_as_many_as_the_protocol_has_besides_ours() -> None:
+    assert len({row.name for row in NOT_OFFERED}) == len(NOT_OFFERED) == 169
