@@ -198,10 +198,8 @@ class Indexer:
         if line.type not in _TYPES:
             return
         self.state.recognised = 1
-        mode = line.payload.get("history_mode") if line.type == "session_meta" else None
-        if mode not in ("paginated", "legacy"):
-            mode = "legacy" if line.ordinal is None else "paginated"
-        self.state.history_mode = mode
+        # Only a guess, until the file's own first line says it.
+        self.state.history_mode = "legacy" if line.ordinal is None else "paginated"
 
     def _session_meta(self, offset: int, payload: dict[str, Any]) -> None:
         state = self.state
@@ -210,6 +208,7 @@ class Indexer:
             return
         state.has_meta = 1
         state.meta_offset = offset
+        state.history_mode = "paginated" if payload.get("history_mode") == "paginated" else "legacy"
         created = parse_timestamp(payload.get("timestamp"))
         if created is not None:
             if state.recency_at_ms == state.created_at_ms:
@@ -267,7 +266,7 @@ class Indexer:
                     )
                     if provider := _text(settings.get("model_provider_id")):
                         self._describe(model_provider=provider)
-            case kind if state.history_mode == "legacy" and kind in _LEGACY_KINDS:
+            case str(kind) if state.history_mode == "legacy" and kind in _LEGACY_KINDS:
                 self._legacy_item(offset, length, ordinal, line)
 
     def _begin_turn(
@@ -305,11 +304,11 @@ class Indexer:
         state, item = self.state, payload.get("item")
         if not isinstance(item, dict):
             return
-        kind, item_id = item.get("type"), _text(item.get("id"))
+        kind, item_id = _text(item.get("type")), _text(item.get("id"))
         turn_id = _text(payload.get("turn_id")) or state.current_turn
-        if kind not in KNOWN_ITEM_TYPES or item_id is None or turn_id is None:
+        if kind is None or kind not in KNOWN_ITEM_TYPES or item_id is None or turn_id is None:
             return
-        name: str = kind[0].lower() + kind[1:]
+        name = kind[0].lower() + kind[1:]
         if name == "agentMessage" and item.get("phase") == "commentary":
             name = "commentary"
         if turn_id != state.current_turn:

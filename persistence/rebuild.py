@@ -74,6 +74,9 @@ def _index(writer: Writer, readers: Readers, home: Home, found: FoundFile, stopp
         if error.fault != "disk":
             raise
         log.warning("a rollout cannot be indexed: %s", error)
+    except Exception:
+        # One file that trips the indexer must not hide all the others.
+        log.exception("a rollout cannot be indexed: %s", found.path)
 
 
 def _names(writer: Writer, home: Home) -> None:

@@ -88,10 +88,11 @@ class Store:
                     stopped.set()
         finally:
             self._writer.stop()
+            # The writer leaves a clean file behind only if it is the last to close it.
+            self._readers.close()
             with trio.CancelScope(shield=True):
                 if not await trio.to_thread.run_sync(self._writer.join, _CLOSING_SECONDS):
                     log.error("the store was closed before the writer had finished")
-            self._readers.close()
 
     def rollout_path(self, thread_id: str, at_ms: int) -> Path:
         """Where the file of a thread that starts at ``at_ms`` goes. Nothing on disk is touched."""
