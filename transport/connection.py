@@ -207,6 +207,7 @@ async def serve_connection(channel: MessageChannel, gateway: Gateway) -> None:
     connection only.
     """
     connection: Connection | None = None
+    cancelled = True
     try:
         async with trio.open_nursery() as nursery:
             connection = Connection(channel, gateway, nursery)
@@ -220,13 +221,16 @@ async def serve_connection(channel: MessageChannel, gateway: Gateway) -> None:
             await connection.read()
             await connection.finish()
             nursery.cancel_scope.cancel()
+        cancelled = False
     except Exception:
+        cancelled = False
         log.exception("connection %s failed", channel.name)
     finally:
         if connection is not None:
             _part(connection)
         code, reason = (connection and connection.end) or (CLOSE_NORMAL, "")
-        with trio.CancelScope(shield=True, deadline=trio.current_time() + gateway.limits.closing):
+        with trio.CancelScope(shield=True) as closing:
+            closing.deadline = trio.current_time() + (0 if cancelled else gateway.limits.closing)
             await channel.aclose(code, reason)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import platform
+import os
 import re
 from functools import cache
 from pathlib import Path
@@ -27,7 +27,7 @@ def initialize(call: Call) -> None:
     call.reply.result(
         InitializeResult(
             user_agent=(
-                f"{name}/{PROTOCOL_VERSION} ({operating_system()}; {platform.machine()}) "
+                f"{name}/{PROTOCOL_VERSION} ({operating_system()}; {os.uname().machine}) "
                 f"spoold/{call.daemon.version}"
             ),
             codex_home=str(call.daemon.home),
@@ -49,7 +49,7 @@ def operating_system() -> str:
     try:
         text = Path("/etc/os-release").read_text(encoding="utf-8", errors="replace")
     except OSError:
-        return f"{platform.system()} {platform.release()}"
+        return f"Linux {os.uname().release}"
     values = dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
     name = values.get("NAME", "Linux").strip('"')
     version = values.get("VERSION_ID", "").strip('"')

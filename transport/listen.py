@@ -12,16 +12,19 @@ import logging
 import socket
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import trio
 
 from transport.connection import Gateway, serve_connection
-from transport.http_front import Authenticator
 from transport.listen_url import Listen, ListenOff, ListenStdio, ListenUnix, ListenWebSocket, parse_listen
 from transport.stdio import StdioChannel, standard_streams
 from transport.unix import UnixListener, open_unix_listener
 
 __all__ = ["Listen", "ListenError", "Listeners", "control_socket", "open_listeners", "parse_listen"]
+
+if TYPE_CHECKING:
+    from transport.http_front import Authenticator
 
 log = logging.getLogger(__name__)
 

@@ -21,7 +21,7 @@ from protocol.jsonrpc import encode_notification
 DEFAULT_LIMIT = 64 * 1024 * 1024
 """Bytes that may wait for one client."""
 
-MERGE_ABOVE = 64 * 1024
+MERGE_ABOVE = 1024 * 1024
 """Deltas are merged only while more bytes than this are waiting."""
 
 BATCH_BYTES = 256 * 1024
@@ -41,8 +41,9 @@ class _Merged:
         self.size = len(first.data)
 
     def encode(self) -> bytes:
-        params = {**self.last.params, "delta": "".join(self.texts)}
-        return encode_notification(self.method, params, self.last.emitted_at_ms)
+        last = self.last
+        params = {**last.params, "delta": "".join(self.texts)}
+        return encode_notification(self.method, params, last.emitted_at_ms, seq=last.seq, epoch=last.epoch)
 
 
 class Outbox:

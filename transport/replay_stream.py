@@ -91,8 +91,17 @@ class ReplayStream(trio.abc.Stream):
         if self._corked is not None and trio.lowlevel.current_task() is self._corker:
             self._corked += data
             return
-        async with self._lock:
+        await self._send_alone(data)
+
+    async def _send_alone(self, data: bytes | bytearray | memoryview) -> None:
+        try:
+            self._lock.acquire_nowait()
+        except trio.WouldBlock:
+            await self._lock.acquire()
+        try:
             await self._send(data)
+        finally:
+            self._lock.release()
 
     async def _send(self, data: bytes | bytearray | memoryview) -> None:
         if len(data) <= SEND_CHUNK:
@@ -113,8 +122,7 @@ class ReplayStream(trio.abc.Stream):
         """Send what was kept back."""
         data, self._corked, self._corker = self._corked, None, None
         if data:
-            async with self._lock:
-                await self._send(data)
+            await self._send_alone(data)
 
     async def wait_send_all_might_not_block(self) -> None:
         """As the stream below."""

@@ -232,7 +232,7 @@ async def test_who_is_connected_stays_when_no_more_are_accepted(start: Start) ->
 async def test_a_ping_that_arrives_while_we_are_closing_is_no_failure(
     start: Start, caplog: pytest.LogCaptureFixture
 ) -> None:
-    server = await start()
+    server = await start(Limits(closing=0.5))
     stream = await trio.open_tcp_stream("127.0.0.1", server.port)
     async with stream:
         await raw_upgrade(stream)
@@ -247,3 +247,19 @@ async def test_a_ping_that_arrives_while_we_are_closing_is_no_failure(
             await read_to_end(stream)
             await server.served.wait()
     assert not [record for record in caplog.records if record.levelname == "ERROR"]
+
+
+async def test_a_cancelled_server_does_not_wait_for_its_clients(tmp_path: Path) -> None:
+    daemon, shared = gateway()
+    listeners = await open_listeners([parse_listen("ws://127.0.0.1:0")], tmp_path)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(listeners.serve, shared)
+        stream = await trio.open_tcp_stream("127.0.0.1", int(listeners.addresses[0].rpartition(":")[2]))
+        await raw_upgrade(stream)
+        await stream.send_all(HELLO)
+        await daemon.until(lambda: daemon.ready)
+        started = trio.current_time()
+        nursery.cancel_scope.cancel()
+    assert trio.current_time() - started < Limits().closing / 2
+    assert len(daemon.gone) == 1
+    await stream.aclose()
