@@ -10,14 +10,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from persistence.store import Store
-
-from actors.effects import Decision, SendRequest
+from actors.effects import Decision, Replay, SendRequest
 from actors.messages import PeerGone, Read, Resume, Started, Unsubscribe
-from actors.peer import Peer
+from actors.peer import Outgoing, Peer
+from actors.replay import ReplayRing
 from actors.state import ThreadState
 from actors.views import loaded_thread, resume_result, start_result
+from persistence.store import Store
 from protocol.errors import InvalidRequest, NotSupported, RpcError
+from protocol.items import ThreadItem
 from protocol.notifications import ThreadNote, ThreadStarted, TokenUsageUpdated, WarningNote
 from protocol.thread_methods import InitialTurnsPageParams, ThreadReadResult, TurnsPage, UnsubscribeResult
 from protocol.threads import Turn
@@ -31,6 +32,8 @@ class Snapshot:
     page: TurnsPage | None
     turns_cursor: str | None
     items_cursor: str | None
+    replay: list[Outgoing] | None = None
+    """What followed the client's last ``seq``, if it asked and the ring holds it: then there are no turns."""
 
 
 def started(state: ThreadState, message: Started) -> Decision:
@@ -44,8 +47,10 @@ def started(state: ThreadState, message: Started) -> Decision:
     return decision
 
 
-async def snapshot(state: ThreadState, message: Resume, store: Store) -> Snapshot:
-    """Read what a resume must return.
+async def snapshot(
+    state: ThreadState, message: Resume, store: Store, ring: ReplayRing, epoch: str, live: list[ThreadItem]
+) -> Snapshot:
+    """Read what a resume must return. ``live``: the items in progress of the running turn.
 
     Raises:
         RpcError: the thread cannot be resumed, or a cursor is wrong.
@@ -59,17 +64,30 @@ async def snapshot(state: ThreadState, message: Resume, store: Store) -> Snapsho
             f"cannot resume running thread {thread_id} with stale path: "
             f"requested `{params.path}`, active `{state.path}`"
         )
+    if params.after_seq is not None and params.epoch == epoch:
+        missed = ring.after(params.after_seq)
+        if missed is not None:
+            return Snapshot([], None, None, None, replay=missed)
     if not state.materialised:
         return Snapshot([], None, None, None)
-    live = state.turn.id if state.turn is not None else None
+    running = state.turn.id if state.turn is not None else None
     turns: list[Turn] = []
     page: TurnsPage | None = None
     if params.initial_turns_page is not None:
-        page = await first_page(store, thread_id, params.initial_turns_page, live)
+        page = await first_page(store, thread_id, params.initial_turns_page, running)
+        add_live_items(page.data, running, live)
     if not params.exclude_turns and page is None:
-        turns = await store.all_turns(thread_id, live_turn_id=live)
+        turns = await store.all_turns(thread_id, live_turn_id=running)
+        add_live_items(turns, running, live)
     turns_cursor, items_cursor = await store.history_cursors(thread_id)
     return Snapshot(turns, page, turns_cursor, items_cursor)
+
+
+def add_live_items(turns: list[Turn], running: str | None, live: list[ThreadItem]) -> None:
+    """Put the items in progress behind the done ones of the running turn, where its items are shown."""
+    for turn in turns:
+        if turn.id == running and turn.items_view != "notLoaded":
+            turn.items = [*turn.items, *live]
 
 
 async def first_page(
@@ -86,18 +104,27 @@ async def first_page(
     )
 
 
-def resumed(state: ThreadState, message: Resume, found: Snapshot, *, cold: bool) -> Decision:
+def resumed(
+    state: ThreadState, message: Resume, found: Snapshot, *, cold: bool, seq: int, epoch: str
+) -> Decision:
     """Answer thread/resume and subscribe its client; ``cold``: this step loaded the thread."""
     peer = message.reply.peer
     after = state.subscribed(peer)
     decision = Decision(after)
     if cold:
         decision.show_status()
-    decision.answer(
-        message.reply,
-        resume_result(after, found.turns, found.page, found.turns_cursor, found.items_cursor),
-    )
+    result = resume_result(after, found.turns, found.page, found.turns_cursor, found.items_cursor)
+    result.epoch = epoch
     thread_id = state.record.id
+    if found.replay is not None:
+        result.replayed = True
+        result.seq = message.params.after_seq or 0
+        decision.answer(message.reply, result)
+        decision.effects.append(Replay(found.replay, peer))
+        replay_pending(decision, after, peer)
+        return decision
+    result.seq = seq
+    decision.answer(message.reply, result)
     if state.usage is not None and state.usage_turn is not None and (cold or found.turns):
         decision.notify(
             "thread/tokenUsage/updated",

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from actors.messages import AnswerSlot
-from actors.peer import Peer, Reply
+from actors.peer import Outgoing, Peer, Reply
 from actors.state import ThreadState
 from agent.events import ApprovalAnswer, Submission, TurnJob
 from agent.model.events import ResponseItem
@@ -49,6 +49,14 @@ class ShowStatus:
     """Send thread/status/changed if the status is another than the one sent last."""
 
     state: ThreadState
+
+
+@dataclass(frozen=True, slots=True)
+class Replay:
+    """Send one peer again what it missed, as it was sent."""
+
+    messages: list[Outgoing]
+    to: Peer
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +122,7 @@ Effect = (
     | Refuse
     | Notify
     | ShowStatus
+    | Replay
     | SendRequest
     | ForgetRequest
     | FillSlot

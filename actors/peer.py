@@ -16,7 +16,7 @@ from protocol.errors import RpcError
 class Delta:
     """The parts of a text delta that an outbox needs to merge waiting deltas of one item.
 
-    Two deltas may be merged when ``key`` is equal: the text is appended, the later time kept.
+    Two deltas may be merged when ``key`` is equal: the text is appended, the later time and ``seq`` kept.
     """
 
     key: tuple[object, ...]
@@ -24,6 +24,8 @@ class Delta:
     """The notification's params as plain wire values, with ``delta`` in it."""
     text: str
     emitted_at_ms: int
+    seq: int | None = None
+    epoch: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

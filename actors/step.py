@@ -17,11 +17,13 @@ class StepContext:
         runtime: clock and ids.
         next_request_id: a fresh server request id; they count from 0 over the whole daemon.
         draining: whether new turns are refused.
+        epoch: names this life of the daemon; see ``actors.replay``.
     """
 
     runtime: Runtime
     next_request_id: Callable[[], int]
     draining: Callable[[], bool]
+    epoch: str = ""
 
     @property
     def now_ms(self) -> int:

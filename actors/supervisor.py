@@ -73,7 +73,9 @@ class Supervisor:
         self._draining = False
         self._drained = trio.Event()
         self._nursery: trio.Nursery | None = None
-        self._step = StepContext(runtime, self._new_request_id, lambda: self._draining)
+        self._step = StepContext(runtime, self._new_request_id, lambda: self._draining, runtime.new_id())
+        # Invariant: no less than any seq that an actor which is gone has used.
+        self._seq_floor = 0
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Hold the actors until cancelled. Cancelled: actors are cut off; call ``stop`` before."""
@@ -205,6 +207,7 @@ class Supervisor:
             return True
         del self._actors[actor.thread_id]
         self._stopping[actor.thread_id] = actor.finished
+        self._seq_floor = max(self._seq_floor, actor.seq)
         self._check_drained()
         return True
 
@@ -285,6 +288,7 @@ class Supervisor:
             self._new_runner(),
             unload_after=self.config.thread_unload_delay_secs,
             mailbox_capacity=self.config.limits.mailbox_length,
+            seq_floor=self._seq_floor,
             initial=initial,
             load=load if resume is not None else None,
         )

@@ -24,7 +24,6 @@ from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 import trio
-from persistence.store import Batch, Store
 
 from actors import attach, questions, turn_events, turns
 from actors.effects import (
@@ -38,11 +37,13 @@ from actors.effects import (
     GrowContext,
     Notify,
     Refuse,
+    Replay,
     SendRequest,
     ShowStatus,
     StartTurn,
     SteerTurn,
 )
+from actors.live_items import LiveItems
 from actors.mailbox import Mailbox
 from actors.messages import (
     Answered,
@@ -62,16 +63,28 @@ from actors.messages import (
     Unsubscribe,
 )
 from actors.peer import Delta, Outgoing, Peer
+from actors.replay import ReplayRing
 from actors.state import ThreadState, change_record
 from actors.step import StepContext
 from actors.turn_task import TurnRunner, TurnTask
-from agent.events import ItemDelta
+from agent.events import ItemDelta, ReasoningPart
 from agent.git_info import read_git_info
 from agent.model.events import ResponseItem
 from persistence.errors import StoreError
+from persistence.store import Batch, Store
+from protocol.base import Wire
 from protocol.errors import InternalError, InvalidRequest, NotSupported, RpcError
+from protocol.items import UserMessageItem
 from protocol.jsonrpc import encode_notification, encode_request
-from protocol.notifications import SERVER_NOTIFICATIONS, StatusChanged
+from protocol.notifications import (
+    SERVER_NOTIFICATIONS,
+    ErrorNote,
+    ItemCompletedNote,
+    ItemStartedNote,
+    ReasoningPartAdded,
+    StatusChanged,
+    TurnNote,
+)
 from protocol.threads import NotLoaded, SystemErrorStatus, ThreadStatus, TurnError
 
 log = logging.getLogger(__name__)
@@ -128,6 +141,7 @@ class ThreadActor:
         *,
         unload_after: float,
         mailbox_capacity: int,
+        seq_floor: int,
         initial: ThreadState | None = None,
         load: Load | None = None,
     ) -> None:
@@ -150,6 +164,14 @@ class ThreadActor:
         self._cold = load is not None
         self._ending = False
         self._nursery: trio.Nursery | None = None
+        self._ring = ReplayRing(seq_floor)
+        # Invariant: empty while no turn runs.
+        self._live = LiveItems()
+
+    @property
+    def seq(self) -> int:
+        """Of the thread's last notification."""
+        return self._ring.seq
 
     async def run(self) -> None:
         """Live until retired, shut down, or broken. Cancelled: children are killed, nothing is written."""
@@ -157,7 +179,7 @@ class ThreadActor:
             async with trio.open_nursery() as self._nursery:
                 self._runner.bind(self._nursery)
                 try:
-                    await self._live()
+                    await self._serve()
                 finally:
                     self._nursery.cancel_scope.cancel()
         except Exception:
@@ -167,7 +189,7 @@ class ThreadActor:
             self._store.release(self.thread_id)
             self.finished.set()
 
-    async def _live(self) -> None:
+    async def _serve(self) -> None:
         if self._load is not None and not await self._load_first():
             return
         while not self._ending:
@@ -284,9 +306,12 @@ class ThreadActor:
             case Answered():
                 return questions.answered(state, message)
             case Resume():
-                found = await attach.snapshot(state, message, self._store)
+                epoch = self._step.epoch
+                found = await attach.snapshot(
+                    state, message, self._store, self._ring, epoch, self._live.shown()
+                )
                 cold, self._cold = self._cold, False
-                return attach.resumed(state, message, found, cold=cold)
+                return attach.resumed(state, message, found, cold=cold, seq=self.seq, epoch=epoch)
             case Read():
                 result = await attach.read(state, message, self._store)
                 return Decision(state, effects=[Answer(message.reply, result)])
@@ -321,14 +346,17 @@ class ThreadActor:
 
     def _pass_on(self, turn_id: str, event: ItemDelta) -> None:
         state = self.state
-        if state is None or state.turn is None or state.turn.id != turn_id or not state.subscribers:
+        if state is None or state.turn is None or state.turn.id != turn_id:
             return
+        self._live.grew(event)
         method, note = turn_events.delta_note(self.thread_id, turn_id, event)
         params = note.to_wire()
-        now = self._step.now_ms
-        data = encode_notification(method, params, now)
-        delta = Delta((method, event.item_id, event.index, turn_id), params, event.delta, now)
-        self._to_subscribers(Outgoing(data, method, delta))
+        now, seq, epoch = self._step.now_ms, self._ring.next_seq(), self._step.epoch
+        data = encode_notification(method, params, now, seq=seq, epoch=epoch)
+        delta = Delta((method, event.item_id, event.index, turn_id), params, event.delta, now, seq, epoch)
+        message = Outgoing(data, method, delta)
+        self._ring.keep(message)
+        self._to_subscribers(message)
 
     def _publish(self, effect: Effect) -> None:
         match effect:
@@ -350,6 +378,9 @@ class ThreadActor:
                     self._context.extend(items)
             case FillSlot(slot=slot, answer=answer):
                 slot.fill(answer)
+            case Replay(messages=messages, to=peer):
+                for each in messages:
+                    peer.deliver(each)
             case SendRequest(request_id=request_id, method=method, params=params, only=only):
                 self._host.own_request(request_id, self)
                 self._to(only, Outgoing(encode_request(request_id, method, params)))
@@ -370,15 +401,39 @@ class ThreadActor:
             case EndActor():
                 self._ending = True
 
-    def _notify(self, method: str, params: object, only: Peer | None = None) -> None:
-        row = SERVER_NOTIFICATIONS[method]
-        if only is None and not row.broadcast and self.state is not None and not self.state.subscribers:
+    def _notify(self, method: str, params: Wire, only: Peer | None = None) -> None:
+        if only is not None:
+            # For one client alone: no part of the thread's one order, and without a place in it.
+            only.deliver(Outgoing(encode_notification(method, params, self._step.now_ms), method))
             return
-        message = Outgoing(encode_notification(method, params, self._step.now_ms), method)
-        if only is None and row.broadcast:
+        self._follow(params)
+        seq = self._ring.next_seq()
+        data = encode_notification(method, params, self._step.now_ms, seq=seq, epoch=self._step.epoch)
+        message = Outgoing(data, method)
+        self._ring.keep(message)
+        if SERVER_NOTIFICATIONS[method].broadcast:
             self._host.broadcast(message)
         else:
-            self._to(only, message)
+            self._to_subscribers(message)
+
+    def _follow(self, params: Wire) -> None:
+        """Keep the items in progress in step with what clients are told."""
+        live = self._live
+        match params:
+            case ItemStartedNote(item=item):
+                if isinstance(item, UserMessageItem):
+                    live.abandon_stream()
+                live.started(item)
+            case ItemCompletedNote(item=item):
+                live.completed(item.id)
+            case ReasoningPartAdded(item_id=item_id, summary_index=index):
+                live.part_added(ReasoningPart(item_id, index))
+            case ErrorNote(will_retry=True):
+                live.abandon_stream()
+            case TurnNote(turn=turn) if turn.status != "inProgress":
+                live.clear()
+            case _:
+                pass
 
     def _to(self, only: Peer | None, message: Outgoing) -> None:
         if only is not None:

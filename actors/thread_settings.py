@@ -42,55 +42,66 @@ def settings_from(
     """
     if params.permissions is not None and params.sandbox is not None:
         raise InvalidRequest("`permissions` cannot be combined with `sandbox`")
+    before = _still_valid(recorded or {}, params.config or {})
     try:
         own = config.with_overrides(params.config) if params.config else config
-        provider = params.model_provider or _recorded(recorded, "model_provider") or own.model_provider
-        own.provider(provider)
-        model = params.model
-        if model is None and params.config and "model" in params.config:
-            model = own.model
-        if model is None:
-            model = _recorded(recorded, "model")
-        if model is None:
-            model = own.model if provider == own.model_provider else own.default_model(provider)
-        effort = _recorded(recorded, "effort") or own.model_reasoning_effort
-        sandbox = own.sandbox_policy(params.sandbox)
-        if params.sandbox is None:
-            sandbox = sandbox_from_rollout((recorded or {}).get("sandbox_policy")) or sandbox
-        policy = (
-            params.approval_policy
-            or approval_from_rollout((recorded or {}).get("approval_policy"))
-            or own.approval_policy
-        )
-        cwd = absolute(params.cwd or "", _recorded(recorded, "cwd") or server_cwd)
-        if params.cwd:
-            cwd = absolute(params.cwd, server_cwd)
-        turn = TurnSettings(
-            model=model,
-            cwd=cwd,
-            approval_policy=policy,
-            sandbox_policy=sandbox,
-            effort=effort,
-            summary=own.model_reasoning_summary,
-            base_instructions=params.base_instructions or own.base_instructions,
-            developer_instructions=params.developer_instructions or own.developer_instructions,
-        )
-        settings = Settings(
-            model=model,
-            model_provider=provider,
-            cwd=cwd,
-            turn=turn,
-            context_window=own.model_context_window or DEFAULT_CONTEXT_WINDOW,
-            service_tier=params.service_tier or own.service_tier,
-        )
+        settings = _chosen(own, params, server_cwd, before)
     except ConfigError as error:
         raise InvalidRequest(f"failed to load configuration: {error}") from None
-    warnings = [text for text in own.warnings if text not in config.warnings]
-    return settings, warnings
+    return settings, [text for text in own.warnings if text not in config.warnings]
 
 
-def _recorded(recorded: dict[str, Any] | None, key: str) -> str | None:
-    value = (recorded or {}).get(key)
+def _chosen(
+    own: Config, params: ThreadStartParams | ThreadResumeParams, server_cwd: str, before: dict[str, Any]
+) -> Settings:
+    provider = params.model_provider or _text(before, "model_provider") or own.model_provider
+    own.provider(provider)
+    default = own.model if provider == own.model_provider else own.default_model(provider)
+    model = params.model or _text(before, "model") or default
+    sandbox = own.sandbox_policy(params.sandbox)
+    if params.sandbox is None:
+        sandbox = sandbox_from_rollout(before.get("sandbox_policy")) or sandbox
+    approval = params.approval_policy or approval_from_rollout(before.get("approval_policy"))
+    cwd = absolute(params.cwd, server_cwd) if params.cwd else _text(before, "cwd") or server_cwd
+    turn = TurnSettings(
+        model=model,
+        cwd=cwd,
+        approval_policy=approval or own.approval_policy,
+        sandbox_policy=sandbox,
+        effort=_text(before, "effort") or own.model_reasoning_effort,
+        summary=own.model_reasoning_summary,
+        base_instructions=params.base_instructions or own.base_instructions,
+        developer_instructions=params.developer_instructions or own.developer_instructions,
+    )
+    return Settings(
+        model=model,
+        model_provider=provider,
+        cwd=cwd,
+        turn=turn,
+        context_window=own.model_context_window or DEFAULT_CONTEXT_WINDOW,
+        service_tier=params.service_tier or own.service_tier,
+    )
+
+
+_REPLACES = {
+    "model": "model",
+    "model_provider": "model_provider",
+    "model_reasoning_effort": "effort",
+    "approval_policy": "approval_policy",
+    "sandbox_mode": "sandbox_policy",
+    "sandbox_workspace_write": "sandbox_policy",
+}
+"""Config key -> the member of a ``turn_context`` line that it replaces."""
+
+
+def _still_valid(recorded: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:
+    """What the thread ran with, without what the request's ``config`` member replaces."""
+    gone = {_REPLACES.get(key.split(".")[0]) for key, value in overrides.items() if value is not None}
+    return {key: value for key, value in recorded.items() if key not in gone}
+
+
+def _text(table: dict[str, Any], key: str) -> str | None:
+    value = table.get(key)
     return value if isinstance(value, str) and value else None
 
 

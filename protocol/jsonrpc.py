@@ -123,9 +123,18 @@ def encode_error(request_id: RequestId | None, error: RpcError) -> bytes:
     return encode({"error": error.to_wire(), "id": request_id})
 
 
-def encode_notification(method: str, params: object, emitted_at_ms: int) -> bytes:
-    """A server notification; ``emitted_at_ms`` is Unix milliseconds."""
-    return encode({"method": method, "params": params, "emittedAtMs": emitted_at_ms})
+def encode_notification(
+    method: str, params: object, emitted_at_ms: int, *, seq: int | None = None, epoch: str | None = None
+) -> bytes:
+    """A server notification; ``emitted_at_ms`` is Unix milliseconds.
+
+    Notifications of a thread carry ``seq`` and ``epoch``, too: see ``actors.replay``.
+    """
+    message = {"method": method, "params": params, "emittedAtMs": emitted_at_ms}
+    if seq is not None:
+        message["seq"] = seq
+        message["epoch"] = epoch
+    return encode(message)
 
 
 def encode_request(request_id: RequestId, method: str, params: object) -> bytes:

@@ -103,6 +103,8 @@ class ThreadResumeParams(_Overrides):
     history: list[Any] | None = None
     exclude_turns: bool = False
     initial_turns_page: InitialTurnsPageParams | None = None
+    after_seq: int | None = Field(default=None, ge=0, description="spoold: the last `seq` the client saw.")
+    epoch: str | None = Field(default=None, description="spoold: the `epoch` that `afterSeq` belongs to.")
 
 
 class TurnsPage(Wire):
@@ -120,6 +122,12 @@ class ThreadResumeResult(ThreadStartResult):
     initial_turns_page: TurnsPage | None = None
     turns_backwards_cursor: str | None = None
     items_backwards_cursor: str | None = None
+    seq: int = Field(default=0, description="spoold: the `seq` of the thread's last notification.")
+    epoch: str = Field(default="", description="spoold: what `seq` belongs to.")
+    replayed: bool = Field(
+        default=False,
+        description="spoold: what followed `afterSeq` comes after this answer; there are no turns in it.",
+    )
 
 
 class ThreadReadParams(Wire):

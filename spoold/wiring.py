@@ -18,12 +18,12 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 
 import trio
-from persistence.store import Store
 
 from actors.catalogue import Catalogue
 from actors.supervisor import Supervisor
 from persistence.config import Config, ConfigError
 from persistence.home import Home, HomeError
+from persistence.store import Store
 from spoold.daemon import Daemon
 from spoold.options import DaemonOptions, OptionError, StartError
 from spoold.system_runtime import SystemRuntime
@@ -92,7 +92,6 @@ async def _main(options: DaemonOptions, foundation: Foundation) -> int:
     runtime, home, config = SystemRuntime(), foundation.home, foundation.config
     authenticator = authenticator_from(options.ws_auth, runtime)
     listeners = await open_listeners(foundation.listens, home.root, authenticator)
-    _announce(listeners, config)
 
     store = Store(home, runtime)
     runners = RunnerFactory(config, runtime)
@@ -110,6 +109,8 @@ async def _main(options: DaemonOptions, foundation: Foundation) -> int:
             nursery.start_soon(store.run)
             await nursery.start(supervisor.run)
             nursery.start_soon(_serve, listeners, gateway, served)
+            # Not before signals are received: whoever reads this line may send one.
+            _announce(listeners, config)
             code = await _until_the_end(daemon, listeners, signals, bounds.shutdown_grace_secs)
             with trio.move_on_after(STOP_DEADLINE):
                 await supervisor.stop()
