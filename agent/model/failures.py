@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from typing import Any
 
@@ -173,6 +172,8 @@ def retry_after(headers: Mapping[str, str], now_ms: int) -> float | None:
         try:
             seconds = float(value) / unit
         except ValueError:
+            from email.utils import parsedate_to_datetime
+
             try:
                 seconds = parsedate_to_datetime(value).timestamp() - now_ms / 1000
             except (ValueError, OverflowError):

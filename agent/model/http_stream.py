@@ -97,22 +97,27 @@ class ProviderHttp:
         """
         url = self.config.base_url + path
         headers = self._headers(url)
+        try:
+            content = to_json(body)
+        except ValueError as error:  # half a surrogate pair
+            raise TurnFailure(f"the request to {url} cannot be written as JSON: {error}") from error
         client = await self._open_client(url)
         import httpx2
 
+        params = self.config.query_params or None
         try:
-            request = client.build_request(
-                "POST", url, params=self.config.query_params or None, headers=headers, content=to_json(body)
-            )
-        except (ValueError, httpx2.InvalidURL) as error:  # a header with a line end, a bad query
-            log.debug("cannot build a request to %s", url, exc_info=True)
-            raise TurnFailure(f"cannot build a request to {url}: {_scrub(error)}") from None
+            request = client.build_request("POST", url, params=params, headers=headers, content=content)
+        except (ValueError, httpx2.InvalidURL):
+            # Without its cause, which would show the value: it may be a key.
+            raise TurnFailure(
+                f"cannot build a request to {url}: a header or the query is not valid"
+            ) from None
         try:
             response = await client.send(request, stream=True)
         except httpx2.ReadTimeout as error:
             raise failures.stream_broke(failures.IDLE) from error
-        except httpx2.LocalProtocolError as error:
-            raise TurnFailure(f"cannot send a request to {url}: a header is not valid") from error
+        except httpx2.LocalProtocolError:
+            raise TurnFailure(f"cannot send a request to {url}: a header is not valid") from None
         except httpx2.TransportError as error:
             raise failures.connect_failure(url, _describe(error)) from error
         chunks = response.aiter_raw()
@@ -188,6 +193,8 @@ class ProviderHttp:
 
         import httpx2
 
+        for name in ("httpx2", "httpcore2"):  # they log whole URLs, and a query may hold a key
+            logging.getLogger(name).setLevel(logging.WARNING)
         parts = urlsplit(self.config.base_url)
         loopback = is_loopback(parts.hostname or "")
         # Without TLS no certificates are needed, and loading them costs tens of milliseconds; a context
@@ -226,10 +233,10 @@ class DecodedStream:
     async def __anext__(self) -> ModelEvent:
         ready = self._decoder.ready
         while not ready:
-            if self._failure is not None:
-                raise self._failure
             if self._decoder.completed:
                 raise StopAsyncIteration
+            if self._failure is not None and not self._undecoded:
+                raise self._failure
             try:
                 if self._undecoded:
                     self._decode(*self._undecoded.popleft())
@@ -239,6 +246,7 @@ class DecodedStream:
                     await self._read()
             except TurnFailure as failure:
                 self._failure = failure
+                self._undecoded.clear()
         self._until_checkpoint -= 1
         if self._until_checkpoint <= 0:
             self._until_checkpoint = EVENTS_PER_CHECKPOINT
@@ -331,12 +339,3 @@ async def _error_text(chunks: AsyncIterator[bytes]) -> str:
 
 def _describe(error: Exception) -> str:
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-
-
-def _scrub(error: Exception) -> str:
-    """What is wrong, without the value: it may be a key."""
-    return (
-        "a header value has characters that HTTP does not allow"
-        if isinstance(error, ValueError)
-        else str(error)
-    )

@@ -71,7 +71,6 @@ def request_body(request: ModelRequest) -> dict[str, Any]:
         "parallel_tool_calls": True,
         "store": False,
         "stream": True,
-        "include": [],
     }
     reasoning = {"effort": request.effort, "summary": request.summary}
     reasoning = {key: value for key, value in reasoning.items() if value is not None}

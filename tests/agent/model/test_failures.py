@@ -151,6 +151,33 @@ async def test_a_key_that_http_cannot_carry_fails_without_being_shown(nursery: t
         assert model.requests == []
 
 
+async def test_a_context_that_is_no_text_fails_the_turn_before_anything_is_sent(
+    nursery: trio.Nursery,
+) -> None:
+    async with open_scripted_model(nursery) as model, client_for(model.base_url) as client:
+        _, failure = await failing(client, asking("half a pair: \ud800"))
+        assert "cannot be written as JSON" in failure.message
+        assert model.requests == []
+
+
+async def test_no_log_line_holds_a_key(nursery: trio.Nursery, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(0)
+    async with (
+        open_scripted_model(nursery) as model,
+        client_for(
+            model.base_url,
+            {"K": "sesame"},
+            env_key="K",
+            query_params={"key": "sesame"},
+            http_headers={"x-key": "sesame"},
+        ) as client,
+    ):
+        await failing(client, asking("cut one two three"))
+        await failing(client, asking("http 401 no"))
+        assert "sesame" in str(model.requests[0])
+    assert "sesame" not in caplog.text
+
+
 async def test_a_silent_stream_ends_with_the_idle_timeout(nursery: trio.Nursery) -> None:
     async with (
         open_scripted_model(nursery) as model,

@@ -67,6 +67,18 @@ async def test_a_line_without_an_end_is_cut_off_at_the_bound(nursery: trio.Nurse
         assert not failure.retryable
 
 
+async def test_what_came_before_an_event_that_is_too_large_is_delivered(nursery: trio.Nursery) -> None:
+    delta = b'data: {"type":"response.output_text.delta","item_id":"m","delta":"a"}\n\n'
+    huge = b"data: " + b"x" * (MAX_EVENT_BYTES + 10) + b"\n\n"
+    async with (
+        raw_server(nursery, event_stream(delta * 2 + huge)) as base_url,
+        client_for(base_url) as client,
+    ):
+        events, failure = await failing(client, asking("x"))
+        assert events.count(TextDelta("m", "a")) == 2
+        assert "too large" in failure.message
+
+
 async def test_a_large_event_below_the_bound_is_taken(nursery: trio.Nursery) -> None:
     text = b"y" * (4 * 1024 * 1024)
     delta = b'data: {"type":"response.output_text.delta","item_id":"m","delta":"' + text + b'"}\n\n'

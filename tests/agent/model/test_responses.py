@@ -122,7 +122,6 @@ def test_a_plain_request_has_no_reasoning_and_no_format() -> None:
         "parallel_tool_calls": True,
         "store": False,
         "stream": True,
-        "include": [],
     }
 
 
