@@ -219,7 +219,7 @@ def note(method: str, params: dict[str, Any] | None = None) -> Outgoing:
     return Outgoing(encode_notification(method, params or {}, 5), method)
 
 
-def delta(text: str, key: tuple[object, ...] = ("item",), at_ms: int = 5) -> Outgoing:
+def delta(text: str, key: tuple[object, ...] = ("item",), at_ms: int = 5, seq: int | None = None) -> Outgoing:
     params = {"itemId": str(key), "delta": text}
-    data = encode_notification("item/agentMessage/delta", params, at_ms)
-    return Outgoing(data, "item/agentMessage/delta", Delta(key, params, text, at_ms))
+    data = encode_notification("item/agentMessage/delta", params, at_ms, seq=seq)
+    return Outgoing(data, "item/agentMessage/delta", Delta(key, params, text, at_ms, seq))

@@ -42,21 +42,21 @@ async def test_a_client_that_keeps_up_gets_every_delta_as_it_was_made() -> None:
 
 
 async def test_deltas_of_one_item_merge_while_much_waits() -> None:
-    outbox = Outbox()
+    outbox = Outbox(merge_above=64_000)
     fill(outbox, 70_000)
     for number in range(100):
-        outbox.put(delta(f"{number}é ", at_ms=number))
+        outbox.put(delta(f"{number}é ", at_ms=number, seq=number))
     outbox.check_invariants()
     assert len(outbox) == 2
     _, merged = await drain(outbox)
     message = json.loads(merged)
     assert message["method"] == "item/agentMessage/delta"
     assert message["params"]["delta"] == "".join(f"{number}é " for number in range(100))
-    assert message["emittedAtMs"] == 99
+    assert (message["emittedAtMs"], message["seq"]) == (99, 99)
 
 
 async def test_only_neighbours_of_the_same_item_merge() -> None:
-    outbox = Outbox()
+    outbox = Outbox(merge_above=64_000)
     fill(outbox, 70_000)
     for message in (delta("a"), delta("b", ("other",)), delta("c"), note("turn/completed"), delta("d")):
         outbox.put(message)
@@ -64,7 +64,7 @@ async def test_only_neighbours_of_the_same_item_merge() -> None:
 
 
 async def test_a_merged_message_does_not_grow_without_end() -> None:
-    outbox = Outbox()
+    outbox = Outbox(merge_above=64_000)
     fill(outbox, 70_000)
     for _ in range(100):
         outbox.put(delta("x" * 10_000))
