@@ -53,25 +53,37 @@ def mended(context: Iterable[ResponseItem]) -> list[ResponseItem]:
     Every call is answered once, there is no answer without its call and no reasoning that leads to nothing.
     """
     items = list(context)
-    answered = {item.get("call_id") for item in items if item.get("type") in _OUTPUTS}
-    called: set[object] = set()
+    answered, answers = _pairs(items)
     result: list[ResponseItem] = []
     for position, item in enumerate(items):
         kind = item.get("type")
         if kind in _OUTPUTS:
-            if item.get("call_id") in called:
-                called.discard(item.get("call_id"))
+            if position in answers:
                 result.append(item)
         elif kind in _CALLS:
-            call_id = item.get("call_id")
             result.append(item)
-            if call_id in answered:
-                called.add(call_id)
-            else:
-                result.append({"type": _CALLS[kind], "call_id": call_id, "output": ABORTED})
+            if position not in answered:
+                result.append({"type": _CALLS[kind], "call_id": item.get("call_id"), "output": ABORTED})
         elif kind != "reasoning" or _leads_on(items, position):
             result.append(item)
     return result
+
+
+def _pairs(items: list[ResponseItem]) -> tuple[set[int], set[int]]:
+    """The places of calls that were answered, and of their answers.
+
+    An answer belongs to the latest open call before it: some providers use the same ids again and again.
+    """
+    answered: set[int] = set()
+    answers: set[int] = set()
+    waiting: dict[object, list[int]] = {}
+    for position, item in enumerate(items):
+        if item.get("type") in _CALLS:
+            waiting.setdefault(item.get("call_id"), []).append(position)
+        elif item.get("type") in _OUTPUTS and waiting.get(item.get("call_id")):
+            answered.add(waiting[item.get("call_id")].pop())
+            answers.add(position)
+    return answered, answers
 
 
 def _leads_on(items: list[ResponseItem], position: int) -> bool:

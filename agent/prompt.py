@@ -115,9 +115,7 @@ def _data_url(path: str) -> str:
         OSError: it cannot be read.
         ValueError: it is too large, no ordinary file, or no image.
     """
-    # Not blocking: opening a named pipe would wait for somebody who writes to it.
-    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    with os.fdopen(handle, "rb") as file:
+    with open(path, "rb", opener=_without_waiting) as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             raise ValueError("not an ordinary file")
         data = file.read(MAX_IMAGE_BYTES + 1)
@@ -129,6 +127,11 @@ def _data_url(path: str) -> str:
     if kind is None:
         raise ValueError("not a PNG, JPEG, GIF or WebP image")
     return f"data:{kind};base64,{base64.b64encode(data).decode('ascii')}"
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    """Opens a file; a named pipe does not wait for somebody who writes to it."""
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def _developer_message(settings: TurnSettings) -> ResponseItem:

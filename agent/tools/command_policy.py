@@ -12,7 +12,8 @@ One table. "Sandboxed" and "plain" are ways to run; where the sandbox policy wan
 
 There is no list of trusted commands: under ``untrusted`` even ``ls`` asks. A question that the user has
 answered for the session is not asked again: an exact command, and only for the way to run it that the
-question was about; or a prefix, a rule of its own ("commands that begin like this"): it covers escalation too.
+question was about; or a prefix, a rule of its own ("commands that begin like this") that covers
+escalation too.
 """
 
 from __future__ import annotations

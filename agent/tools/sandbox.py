@@ -17,7 +17,6 @@ import os
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from subprocess import DEVNULL, PIPE
 
 import trio
 
@@ -112,7 +111,9 @@ class SandboxProbe:
         argv[0] = self._program
         try:
             with trio.fail_after(_PROBE_LIMIT):
-                done = await trio.run_process(argv, stdin=b"", capture_stdout=True, capture_stderr=True, check=False)
+                done = await trio.run_process(
+                    argv, stdin=b"", capture_stdout=True, capture_stderr=True, check=False
+                )
         except trio.TooSlowError:
             return SandboxStatus(False, f"{self._program} did not end within {_PROBE_LIMIT:.0f} seconds")
         except OSError as error:

@@ -1,4 +1,4 @@
-"""What the tests of a turn stand on: a runtime, a port that records and answers, a model that follows a script."""
+"""What the tests of a turn stand on: a runtime, a recording and answering port, a scripted model."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class SeededRuntime:
 
 
 class Port:
-    """Records what a turn posts. ``answers`` are given to questions, in order; an Event is waited for first."""
+    """Records what a turn posts. ``answers`` go to the questions, in order; an Event is waited for first."""
 
     def __init__(self, *answers: ApprovalAnswer | trio.Event) -> None:
         self.events: list[TurnEvent] = []
@@ -198,9 +198,7 @@ def call(call_id: str, **arguments: Any) -> OutputItemDone:
 
 def named_call(call_id: str, name: str, arguments: str) -> OutputItemDone:
     """A call of any tool."""
-    return OutputItemDone(
-        {"type": "function_call", "call_id": call_id, "name": name, "arguments": arguments}
-    )
+    return OutputItemDone({"type": "function_call", "call_id": call_id, "name": name, "arguments": arguments})
 
 
 def completed(response_id: str = "resp-1") -> ResponseCompleted:
@@ -234,7 +232,11 @@ class Stage:
     environment: dict[str, str] = field(default_factory=dict)
 
     def job(self, text: str = "hello", **settings: Any) -> TurnJob:
-        chosen: dict[str, Any] = {"approval_policy": "never", "sandbox_policy": DangerFullAccess(), **settings}
+        chosen: dict[str, Any] = {
+            "approval_policy": "never",
+            "sandbox_policy": DangerFullAccess(),
+            **settings,
+        }
         return TurnJob(
             thread_id="thread",
             turn_id="turn",

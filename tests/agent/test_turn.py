@@ -20,6 +20,7 @@ from agent.model.events import (
     OutputItemStarted,
     ReasoningSummaryDelta,
     ReasoningSummaryPart,
+    ResponseItem,
     StreamRestarted,
     TextDelta,
 )
@@ -28,6 +29,7 @@ from protocol.items import AgentMessageItem, CommandExecutionItem, ReasoningItem
 from tests.agent.stage import (
     ScriptedModel,
     Stage,
+    Step,
     call,
     completed,
     message,
@@ -56,7 +58,9 @@ async def test_a_plain_turn_posts_its_items_in_order_and_ends(stage: Stage) -> N
     assert finished.context_first
     assert finished.item.id == "user-1"
     assert finished.item.completed_at_ms is not None
-    assert finished.context == ({"type": "message", "role": "user", "content": [{"type": "input_text", "text": "hi"}]},)
+    assert finished.context == (
+        {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "hi"}]},
+    )
     last = [event for event in stage.port.events if isinstance(event, ItemCompleted)][-1]
     assert isinstance(last.item, AgentMessageItem)
     assert (last.item.id, last.item.text, last.context_first) == ("msg-1", "done", False)
@@ -67,7 +71,7 @@ async def test_what_is_posted_as_context_is_exactly_what_the_model_is_sent_next(
     model = ScriptedModel([call("call-1", cmd="true"), completed()], say("done"))
     job = stage.job()
     await stage.run(model, job)
-    posted = []
+    posted: list[ResponseItem] = []
     for event in stage.port.events:
         if isinstance(event, ContextAppended):
             posted += event.items
@@ -85,7 +89,7 @@ async def test_a_turn_without_input_still_asks_the_model(stage: Stage) -> None:
 
 
 async def test_reasoning_is_shown_part_by_part(stage: Stage) -> None:
-    item = {"type": "reasoning", "id": "rs-1", "summary": [], "encrypted_content": None}
+    item: ResponseItem = {"type": "reasoning", "id": "rs-1", "summary": [], "encrypted_content": None}
     done = {**item, "summary": [{"type": "summary_text", "text": "thinking"}]}
     await stage.run(
         ScriptedModel(
@@ -145,16 +149,28 @@ async def test_a_call_starts_while_the_response_still_streams(stage: Stage) -> N
     ("name", "arguments", "told"),
     [
         ("no_such_tool", '{"a":1}', "unsupported call: no_such_tool"),
-        ("exec_command", "{not json", "failed to parse function arguments: key must be a string at line 1 column 2"),
+        (
+            "exec_command",
+            "{not json",
+            "failed to parse function arguments: key must be a string at line 1 column 2",
+        ),
         ("exec_command", "{}", "failed to parse function arguments: missing field `cmd`"),
         ("exec_command", "[]", "failed to parse function arguments: invalid type: array, expected an object"),
-        ("exec_command", '{"cmd": 3}', "failed to parse function arguments: `cmd`: Input should be a valid string"),
+        (
+            "exec_command",
+            '{"cmd": 3}',
+            "failed to parse function arguments: `cmd`: Input should be a valid string",
+        ),
         (
             "exec_command",
             '{"cmd": "a", "timeout_ms": 0}',
             "failed to parse function arguments: `timeout_ms`: Input should be greater than or equal to 1",
         ),
-        ("exec_command", '{"cmd": "a\\u0000b"}', "failed to parse function arguments: `cmd` has a NUL character"),
+        (
+            "exec_command",
+            '{"cmd": "a\\u0000b"}',
+            "failed to parse function arguments: `cmd` has a NUL character",
+        ),
     ],
 )
 async def test_a_call_that_cannot_be_understood_is_answered_and_has_no_item(
@@ -244,7 +260,7 @@ async def test_a_steer_in_the_moment_the_response_ends_gets_its_own_request(stag
         if isinstance(event, ModelResponded) and len(model.requests) == 1:
             stage.control.steer(submission("second", "user-2"))
 
-    stage.port.post = steer_at_the_end  # type: ignore[method-assign,assignment]
+    stage.port.post = steer_at_the_end  # type: ignore[method-assign]
     assert await stage.run(model) == TurnOutcome()
     assert stage.port.log() == [*USER, *ANSWER, *USER, *ANSWER]
 
@@ -257,10 +273,18 @@ async def test_a_steer_after_the_end_stays_with_the_actor(stage: Stage) -> None:
 
 
 @pytest.mark.parametrize("at", range(1, 14))
-async def test_wherever_a_steer_falls_the_model_sees_it_once_or_the_actor_keeps_it(stage: Stage, at: int) -> None:
+async def test_wherever_a_steer_falls_the_model_sees_it_once_or_the_actor_keeps_it(
+    stage: Stage, at: int
+) -> None:
     """Steers after the ``at``-th event of a turn with a message and a call."""
     late = submission("second", "user-2")
-    first = [opened("m"), TextDelta("m", "x"), OutputItemDone(message("m", "x")), call("c", cmd="true"), completed()]
+    first: list[Step] = [
+        opened("m"),
+        TextDelta("m", "x"),
+        OutputItemDone(message("m", "x")),
+        call("c", cmd="true"),
+        completed(),
+    ]
     model = ScriptedModel([*first], say("done", "m2"), say("done", "m3"), say("done", "m4"))
     post = stage.port.post
 
@@ -269,12 +293,14 @@ async def test_wherever_a_steer_falls_the_model_sees_it_once_or_the_actor_keeps_
         if len(stage.port.events) == at:
             stage.control.steer(late)
 
-    stage.port.post = steering  # type: ignore[method-assign,assignment]
+    stage.port.post = steering  # type: ignore[method-assign]
     job = stage.job("first")
     assert await stage.run(model, job) == TurnOutcome()
     assert len(stage.port.events) >= at
     assert model.user_texts().count("second") == 1
-    shown = [event for event in stage.port.events if isinstance(event, ItemCompleted) and event.item.id == "user-2"]
+    shown = [
+        event for event in stage.port.events if isinstance(event, ItemCompleted) and event.item.id == "user-2"
+    ]
     assert len(shown) == 1
     assert stage.control.unconsumed == []
 
@@ -295,7 +321,9 @@ async def test_an_interrupt_posts_nothing_more_and_closes_the_stream(stage: Stag
 
 
 async def test_an_interrupted_command_runs_on_in_the_background(stage: Stage) -> None:
-    model = ScriptedModel([call("call-1", cmd="until [ -e go ]; do sleep 0.01; done; echo went"), completed()])
+    model = ScriptedModel(
+        [call("call-1", cmd="until [ -e go ]; do sleep 0.01; done; echo went"), completed()]
+    )
     with trio.CancelScope() as scope:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(stage.run, model)

@@ -20,7 +20,7 @@ from agent.tools.command_text import join_argv, plain_argv
         (["/bin/bash", "-lc", "ls"], "/bin/bash -lc ls"),
         (["a", ""], "a ''"),
         (["a=b"], "'a=b'"),
-        (["it's \"quoted\""], "\"it's \\\"quoted\\\"\""),
+        (['it\'s "quoted"'], '"it\'s \\"quoted\\""'),
         (["it's $HOME"], "\"it's \"'$HOME'"),
         (["a\nb"], "'a\nb'"),
     ],

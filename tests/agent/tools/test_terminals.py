@@ -1,12 +1,14 @@
 """Processes and their end: nothing outlives its owner, nothing blocks, nothing grows without bound."""
 
+# ruff: noqa: ASYNC110, ASYNC240
+# What is watched here (/proc, files that other processes write) sends no events.
+
 from __future__ import annotations
 
 import os
 import signal
 import subprocess
 import sys
-import textwrap
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from pathlib import Path
@@ -21,6 +23,18 @@ from tests.agent.stage import SeededRuntime
 
 ENV = {"PATH": "/usr/local/bin:/usr/bin:/bin"}
 ROOT = Path(__file__).parents[3]
+OWNER = """\
+import trio
+from agent.tools.terminals import open_terminals
+from tests.agent.stage import SeededRuntime
+
+async def main():
+    async with open_terminals(SeededRuntime()) as owner:
+        await owner.start({argv!r}, command="x", cwd="/", env={env!r})
+        await trio.sleep_forever()
+
+trio.run(main)
+"""
 
 
 @pytest.fixture
@@ -30,7 +44,9 @@ async def terminals(nursery: object) -> AsyncIterator[Terminals]:
 
 
 async def start(owner: Terminals, script: str, cwd: Path | str = "/", limit: float | None = None) -> Terminal:
-    return await owner.start(["/bin/bash", "-c", script], command=script, cwd=str(cwd), env=ENV, time_limit=limit)
+    return await owner.start(
+        ["/bin/bash", "-c", script], command=script, cwd=str(cwd), env=ENV, time_limit=limit
+    )
 
 
 async def ended(terminal: Terminal) -> Terminal:
@@ -62,11 +78,20 @@ async def gone(pid: int) -> None:
 
 
 async def group_gone(pgid: int) -> None:
-    """Wait until no process is left of a group, zombies included."""
-    with trio.fail_after(20), suppress(ProcessLookupError):
-        while True:
-            os.killpg(pgid, 0)
+    """Wait until no process of a group lives; a zombie does not."""
+    with trio.fail_after(20):
+        while any(
+            _group_of_living(entry) == pgid for entry in Path("/proc").iterdir() if entry.name.isdigit()
+        ):
             await trio.sleep(0.01)
+
+
+def _group_of_living(process: Path) -> int | None:
+    try:
+        state, _, group = (process / "stat").read_text().rpartition(")")[2].split()[:3]
+    except OSError:
+        return None
+    return None if state == "Z" else int(group)
 
 
 async def pid_in(path: Path) -> int:
@@ -114,8 +139,12 @@ async def test_a_program_that_does_not_exist_ends_with_127(terminals: Terminals)
     assert "not found" in terminal.output.text()
 
 
-async def test_what_a_command_leaves_in_the_background_ends_with_it(terminals: Terminals, tmp_path: Path) -> None:
-    script = f"(trap '' TERM HUP; sleep 1000) & (sleep 1000 >&- 2>&-) & echo $! > {tmp_path}/pid; echo started"
+async def test_what_a_command_leaves_in_the_background_ends_with_it(
+    terminals: Terminals, tmp_path: Path
+) -> None:
+    script = (
+        f"(trap '' TERM HUP; sleep 1000) & (sleep 1000 >&- 2>&-) & echo $! > {tmp_path}/pid; echo started"
+    )
     terminal = await ended(await start(terminals, script))
     assert (terminal.exit_code, terminal.output.text()) == (0, "started\n")
     await gone(await pid_in(tmp_path / "pid"))
@@ -124,14 +153,18 @@ async def test_what_a_command_leaves_in_the_background_ends_with_it(terminals: T
 async def test_a_daemon_that_leaves_the_group_does_not_hold_up_the_end(
     terminals: Terminals, tmp_path: Path
 ) -> None:
-    terminal = await ended(await start(terminals, f"setsid sh -c 'echo $$ > {tmp_path}/pid; exec sleep 1000' & sleep 0.1"))
+    terminal = await ended(
+        await start(terminals, f"setsid sh -c 'echo $$ > {tmp_path}/pid; exec sleep 1000' & sleep 0.1")
+    )
     pid = await pid_in(tmp_path / "pid")
     assert terminal.exit_code == 0
     os.kill(pid, signal.SIGKILL)
 
 
 async def test_closing_its_output_does_not_end_a_command(terminals: Terminals, tmp_path: Path) -> None:
-    terminal = await start(terminals, f"exec >&- 2>&-; until [ -e {tmp_path}/go ]; do sleep 0.01; done; exit 7")
+    terminal = await start(
+        terminals, f"exec >&- 2>&-; until [ -e {tmp_path}/go ]; do sleep 0.01; done; exit 7"
+    )
     (tmp_path / "go").touch()
     assert (await ended(terminal)).exit_code == 7
 
@@ -160,7 +193,9 @@ async def test_a_command_that_ignores_sigterm_is_killed_after_the_grace(terminal
 async def test_closing_the_owner_kills_everything_at_the_same_time() -> None:
     with trio.fail_after(20):
         async with open_terminals(SeededRuntime()) as owner:
-            stubborn = [await start(owner, "trap '' TERM; echo on; while :; do sleep 1000; done") for _ in range(5)]
+            stubborn = [
+                await start(owner, "trap '' TERM; echo on; while :; do sleep 1000; done") for _ in range(5)
+            ]
             for terminal in stubborn:
                 await written(terminal, "on")
             begun = trio.current_time()
@@ -219,7 +254,9 @@ def pids_that_say(tag: str) -> list[int]:
 async def test_commands_die_when_the_daemon_is_killed(tmp_path: Path, sandboxed: bool) -> None:
     """kill -9 of the owning process, with grandchildren that ignore every signal they can."""
     tag = f"1000.{os.getpid()}{int(sandboxed)}"
-    inner = f"trap '' TERM HUP INT; (trap '' TERM HUP; exec sleep {tag}) & touch {tmp_path}/on; exec sleep {tag}"
+    inner = (
+        f"trap '' TERM HUP INT; (trap '' TERM HUP; exec sleep {tag}) & touch {tmp_path}/on; exec sleep {tag}"
+    )
     argv = ["/bin/bash", "-c", inner]
     if sandboxed:
         status = await SandboxProbe().run()
@@ -228,23 +265,7 @@ async def test_commands_die_when_the_daemon_is_killed(tmp_path: Path, sandboxed:
         policy = WorkspaceWrite(writable_roots=[str(tmp_path)])
         argv = sandboxed_argv(argv, policy=policy, cwd="/usr", env={})
     program = tmp_path / "owner.py"
-    program.write_text(
-        textwrap.dedent(
-            f"""\
-            import trio
-            from agent.tools.sandbox import SandboxProbe, sandboxed_argv
-from agent.tools.terminals import open_terminals
-            from tests.agent.stage import SeededRuntime
-
-            async def main():
-                async with open_terminals(SeededRuntime()) as owner:
-                    await owner.start({argv!r}, command="x", cwd="/", env={ENV!r})
-                    await trio.sleep_forever()
-
-            trio.run(main)
-            """
-        )
-    )
+    program.write_text(OWNER.format(argv=argv, env=ENV))
     owner = await trio.to_thread.run_sync(
         lambda: subprocess.Popen([sys.executable, str(program)], env={**os.environ, "PYTHONPATH": str(ROOT)})
     )
