@@ -39,7 +39,8 @@ class RunningTurn:
     started_at_ms: int
     last_message: AgentMessageItem | None = None
     """The final answer so far: commentary does not count."""
-    submissions: int = 0
+    output_schema: Any = None
+    """Of this turn only; it must outlive a restart of the turn's task."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -111,17 +111,17 @@ def overridden(settings: Settings, params: TurnStartParams) -> Settings:
 def start(state: ThreadState, message: TurnStart, step: StepContext, context: list[ResponseItem]) -> Decision:
     """turn/start: a new turn, or, while one runs, another message for it."""
     params = message.params
-    submission = Submission(step.runtime.new_id(), params.input, params.client_user_message_id)
-    if state.turn is not None:
-        return no_change(state, _accepted(message, state.turn.id), SteerTurn(submission))
     if step.draining():
         decision = Decision(state)
         decision.refuse(message.reply, draining_error())
         return decision
+    submission = Submission(step.runtime.new_id(), params.input, params.client_user_message_id)
+    if state.turn is not None:
+        return no_change(state, _accepted(message, state.turn.id), SteerTurn(submission))
 
     now = step.now_ms
     settings = overridden(state.settings, params)
-    turn = RunningTurn(step.runtime.new_id(), now, submissions=1 if params.input else 0)
+    turn = RunningTurn(step.runtime.new_id(), now, output_schema=params.output_schema)
     after = replace(state, settings=settings, turn=turn, failed=False, interrupted_before=False)
     after = change_record(
         after,
@@ -233,7 +233,7 @@ def ended(
                     turn_id=turn.id,
                     submissions=unconsumed,
                     context=list(context),
-                    settings=state.settings.turn,
+                    settings=replace(state.settings.turn, output_schema=turn.output_schema),
                 )
             )
         )
