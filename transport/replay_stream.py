@@ -1,8 +1,8 @@
 """The stream under a websocket: a byte stream whose head was already read.
 
 Three things the websocket library does not do are done here, where every byte passes: the HTTP head that
-the front has read is given again; what is sent between ``cork`` and ``uncork`` leaves in one system call;
-a frame that declares more than the limit breaks the connection before its payload arrives.
+the front has read is given again; several tasks may send whole frames, which are not mixed; a frame that
+declares more than the limit breaks the connection before its payload arrives.
 """
 
 from __future__ import annotations
@@ -66,9 +66,6 @@ class ReplayStream(trio.abc.Stream):
         self._head_length = head_length
         self._guard = FrameGuard(frame_limit)
         self._lock = trio.Lock()
-        # Invariant: not None only between cork and uncork, both called by the writer task.
-        self._corked: bytearray | None = None
-        self._corker: trio.lowlevel.Task | None = None
         self.progress = 0
         """Grows with every chunk that moves in either direction."""
 
@@ -87,13 +84,7 @@ class ReplayStream(trio.abc.Stream):
         return data
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        """Several tasks may send; their data is not mixed. Corked data waits for ``uncork``."""
-        if self._corked is not None and trio.lowlevel.current_task() is self._corker:
-            self._corked += data
-            return
-        await self._send_alone(data)
-
-    async def _send_alone(self, data: bytes | bytearray | memoryview) -> None:
+        """Several tasks may send; their data is not mixed."""
         try:
             self._lock.acquire_nowait()
         except trio.WouldBlock:
@@ -113,22 +104,10 @@ class ReplayStream(trio.abc.Stream):
             await self._stream.send_all(view[start : start + SEND_CHUNK])
             self.progress += 1
 
-    def cork(self) -> None:
-        """Keep back what the calling task sends from now on."""
-        self._corked = bytearray()
-        self._corker = trio.lowlevel.current_task()
-
-    async def uncork(self) -> None:
-        """Send what was kept back."""
-        data, self._corked, self._corker = self._corked, None, None
-        if data:
-            await self._send_alone(data)
-
     async def wait_send_all_might_not_block(self) -> None:
         """As the stream below."""
         await self._stream.wait_send_all_might_not_block()
 
     async def aclose(self) -> None:
         """Close the stream below."""
-        self._corked = None
         await self._stream.aclose()

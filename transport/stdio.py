@@ -80,7 +80,10 @@ class _FileStream(trio.abc.Stream):
         self._fd = fd
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
-        return await trio.to_thread.run_sync(os.read, self._fd, max_bytes or READ_BYTES)
+        # A read that never ends must not hold up the end of the process.
+        return await trio.to_thread.run_sync(
+            os.read, self._fd, max_bytes or READ_BYTES, abandon_on_cancel=True
+        )
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         await trio.to_thread.run_sync(self._write, data)

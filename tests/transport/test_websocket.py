@@ -9,10 +9,13 @@ import pytest
 import trio.testing
 from trio_websocket import ConnectionClosed
 
+from actors.peer import Outgoing
 from tests.transport.clients import Client, client, http, raw_upgrade, text_frame, upgrade_request
 from tests.transport.fakes import INITIALIZE, FakeDaemon, gateway, note
 from transport.connection import Connection, Gateway, Limits
 from transport.listen import Listeners, open_listeners, parse_listen
+from transport.replay_stream import FrameGuard
+from transport.websocket import text_frames
 
 HELLO = text_frame(json.dumps({"id": 1, "method": "initialize", "params": INITIALIZE}).encode())
 
@@ -263,3 +266,25 @@ async def test_a_cancelled_server_does_not_wait_for_its_clients(tmp_path: Path) 
     assert trio.current_time() - started < Limits().closing / 2
     assert len(daemon.gone) == 1
     await stream.aclose()
+
+
+@pytest.mark.parametrize("length", [0, 125, 126, 65535, 65536, 1_000_000])
+async def test_frames_of_every_length_arrive_whole_and_in_order(start: Start, length: int) -> None:
+    server = await start()
+    async with client(server.port) as one:
+        for number in range(3):
+            server.daemon.ready[0].deliver(
+                Outgoing(b"%d" % number + "é".encode() * (length // 2), "turn/started")
+            )
+        for number in range(3):
+            with trio.fail_after(30):
+                assert await one.socket.get_message() == f"{number}" + "é" * (length // 2)
+
+
+def test_frame_headers_are_as_short_as_the_protocol_demands() -> None:
+    for length, header in ((0, 2), (125, 2), (126, 4), (65535, 4), (65536, 10)):
+        frame = text_frames([b"x" * length])
+        assert len(frame) == header + length
+        guard = FrameGuard(1 << 20)
+        assert guard.accepts(frame)
+        assert (guard._skip, bytes(guard._header)) == (0, b"")
