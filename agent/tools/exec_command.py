@@ -39,6 +39,8 @@ _QUIET = 0.15
 """Seconds after the start in which output is not streamed."""
 _MAX_TOKENS = 10_000
 """About how much of a command's output the model is given."""
+_DECODED_AT_ONCE = 32 * 1024
+"""Bytes. Decoding more than this could hold up the loop for a millisecond."""
 _ENVIRONMENT = {"TERM": "dumb", "NO_COLOR": "1", "PAGER": "cat", "GIT_PAGER": "cat", "GH_PAGER": "cat"}
 """Nobody sits at these terminals: no colours, no pagers that wait for a key."""
 
@@ -183,10 +185,11 @@ class _OneCommand:
         self._turn.lingering.start_soon(self._follow, terminal, streamed)
         with trio.move_on_after(self._arguments.wait):
             await streamed.wait()
-        if streamed.is_set():
-            return ToolResult(_report(terminal, self._turn.runtime), self._finished(terminal))
-        self._yielded = True
-        return ToolResult(_report(terminal, self._turn.runtime))
+        if not streamed.is_set():
+            self._yielded = True
+        text, shown = await _decoded(terminal)
+        output = _report(terminal, shown, self._turn.runtime)
+        return ToolResult(output, None if self._yielded else self._finished(terminal, text))
 
     async def _follow(self, terminal: Terminal, streamed: trio.Event) -> None:
         """Post what the command writes until it ends; complete its item if the call did not wait for that."""
@@ -197,7 +200,8 @@ class _OneCommand:
         while (delta := await terminal.next_delta()) is not None:
             await self._turn.port.post(ItemDelta("commandOutput", self._item.id, delta))
         if self._yielded:
-            await self._turn.port.post(ItemCompleted(self._finished(terminal)))
+            text, _ = await _decoded(terminal)
+            await self._turn.port.post(ItemCompleted(self._finished(terminal, text)))
         streamed.set()
 
     async def _show(self) -> None:
@@ -211,9 +215,9 @@ class _OneCommand:
         item = self._ended("failed").model_copy(update={"aggregated_output": output})
         return ToolResult(output, item)
 
-    def _finished(self, terminal: Terminal) -> CommandExecutionItem:
+    def _finished(self, terminal: Terminal, text: str) -> CommandExecutionItem:
         changes = {
-            "aggregated_output": terminal.output.text() or None,
+            "aggregated_output": text or None,
             "exit_code": terminal.exit_code,
             "duration_ms": round((terminal.seconds or 0.0) * 1000),
         }
@@ -225,7 +229,20 @@ class _OneCommand:
         return self._item.model_copy(update=changes)
 
 
-def _report(terminal: Terminal, runtime: Runtime) -> str:
+async def _decoded(terminal: Terminal) -> tuple[str, str]:
+    """What was written so far, for clients and for the model. Much of it is decoded off the loop."""
+    kept = terminal.output.kept()
+
+    def decode() -> tuple[str, str]:
+        text = kept.decode("utf-8", "replace")
+        return text, shortened(text, _MAX_TOKENS)
+
+    if len(kept) <= _DECODED_AT_ONCE:
+        return decode()
+    return await trio.to_thread.run_sync(decode, abandon_on_cancel=True)
+
+
+def _report(terminal: Terminal, output: str, runtime: Runtime) -> str:
     """What the model is told of a command, ended or not."""
     seconds = terminal.seconds
     if seconds is None:
@@ -233,7 +250,6 @@ def _report(terminal: Terminal, runtime: Runtime) -> str:
         state = f"Process running with session ID {terminal.session_id}"
     else:
         state = f"Process exited with code {terminal.exit_code}"
-    output = shortened(terminal.output.text(), _MAX_TOKENS)
     if terminal.timed_out:
         output = (
             f"command timed out after {round((terminal.time_limit or 0.0) * 1000)} milliseconds\n{output}"

@@ -29,11 +29,15 @@ class OutputBuffer:
             del self._tail[: -self._half]
 
     def text(self) -> str:
-        """Everything kept as UTF-8 text; bytes that are not are replaced, a line says what is missing."""
+        """Everything kept as UTF-8 text; bytes that are not are replaced."""
+        return self.kept().decode("utf-8", "replace")
+
+    def kept(self) -> bytes:
+        """Everything kept, with a line in the gap that says how much is missing."""
         tail = bytes(self._tail[-self._half :]) if self._half else b""
         missing = self.total - len(self._head) - len(tail)
         gap = f"\n[... {missing} bytes left out ...]\n".encode() if missing else b""
-        return (bytes(self._head) + gap + tail).decode("utf-8", "replace")
+        return bytes(self._head) + gap + tail
 
 
 BYTES_PER_TOKEN = 4

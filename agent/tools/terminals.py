@@ -29,7 +29,7 @@ import os
 import signal
 import subprocess
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager, suppress
 from functools import partial
 
 import trio
@@ -48,8 +48,8 @@ _GRACE = 1.0
 """Seconds between SIGTERM and SIGKILL."""
 _REAP = 3.0
 """Seconds after SIGKILL until we stop waiting for a process the kernel does not let die."""
-_READ = 64 * 1024
-_LAST_READS = 32
+_READ = 32 * 1024
+_LAST_READS = 64
 _STREAM_LIMIT = 1024 * 1024
 """Bytes of one command that are streamed while it runs; the finished item has head and tail of all."""
 _FLOOD, _FLOOD_PAUSE = 16 * 1024 * 1024, 0.002
@@ -203,20 +203,14 @@ class Terminals:
     ) -> None:
         """One command from its start to its end."""
         try:
-            alive_read, alive_write = os.pipe()
-            out_read, out_write = os.pipe()
-            try:
-                try:
+            with ExitStack() as ours:
+                with ExitStack() as theirs:
+                    alive = _pipe(reader=theirs, writer=ours)
+                    output = _pipe(reader=ours, writer=theirs)
                     process = await trio.to_thread.run_sync(
-                        partial(launch, stdin=alive_read, stdout=out_write, stderr=out_write)
+                        partial(launch, stdin=alive[0], stdout=output[1], stderr=output[1])
                     )
-                finally:
-                    os.close(alive_read)
-                    os.close(out_write)
-                await self._watch(terminal, process, out_read, task_status)
-            finally:
-                os.close(alive_write)
-                os.close(out_read)
+                await self._watch(terminal, process, output[0], task_status)
         finally:
             del self.running[terminal.session_id]
 
@@ -265,6 +259,14 @@ async def open_terminals(runtime: Runtime) -> AsyncIterator[Terminals]:
         finally:
             terminals._closing = True
             nursery.cancel_scope.cancel()
+
+
+def _pipe(*, reader: ExitStack, writer: ExitStack) -> tuple[int, int]:
+    """A pipe whose ends are closed with the given stacks."""
+    ends = os.pipe()
+    reader.callback(os.close, ends[0])
+    writer.callback(os.close, ends[1])
+    return ends
 
 
 async def _read_output(fd: int, terminal: Terminal) -> None:
