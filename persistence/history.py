@@ -64,7 +64,7 @@ class History:
         """
         anchor = self._anchor(cursor, "turns") if cursor is not None else None
         count = page_limit(limit)
-        rows = self._select("turns", _TURN, "", (), anchor, direction, count + 1)
+        rows = self._select("turns", _TURN, anchor, direction, count + 1)
         page = TurnsPage(data=self._build_turns(rows[:count], view))
         if rows:
             page.backwards_cursor = self._cursor(rows[0], "turns", inclusive=True)
@@ -78,7 +78,7 @@ class History:
         Raises:
             StoreError: the rollout cannot be read.
         """
-        return self._build_turns(self._select("turns", _TURN, "", (), None, "asc", -1), "full")
+        return self._build_turns(self._select("turns", _TURN, None, "asc", -1), "full")
 
     def items(
         self, turn_id: str | None, cursor: str | None, limit: int | None, direction: SortDirection
@@ -93,9 +93,11 @@ class History:
         if self._state.history_mode != "paginated":
             raise NotSupported("thread/items/list is not supported yet")
         anchor = self._anchor(cursor, "items") if cursor is not None else None
-        of_turn, values = ("", ()) if turn_id is None else (" AND turn_id=?", (turn_id,))
         count = page_limit(limit)
-        rows = self._select("items", _ITEM, of_turn, values, anchor, direction, count + 1)
+        if turn_id is None:
+            rows = self._select("items", _ITEM, anchor, direction, count + 1)
+        else:
+            rows = self._items_of(turn_id, None, anchor, direction, count + 1)
         page = ItemsPage(data=[])
         with self._open() as descriptor:
             for row in rows[:count]:
@@ -119,8 +121,8 @@ class History:
         """Cursors at the newest turn and the newest item; None for legacy or empty history."""
         if self._state.history_mode != "paginated":
             return None, None
-        turns = self._select("turns", _TURN, "", (), None, "desc", 1)
-        items = self._select("items", _ITEM, "", (), None, "desc", 1)
+        turns = self._select("turns", _TURN, None, "desc", 1)
+        items = self._select("items", _ITEM, None, "desc", 1)
         return (
             self._cursor(turns[0], "turns", inclusive=True) if turns else None,
             self._cursor(items[0], "items", inclusive=True) if items else None,
@@ -130,18 +132,34 @@ class History:
         self,
         table: Literal["turns", "items"],
         columns: str,
-        condition: str,
-        values: tuple[Any, ...],
         anchor: _Anchor | None,
         direction: SortDirection,
         limit: int,
     ) -> list[sqlite3.Row]:
-        condition += anchor.condition(direction) if anchor is not None else ""
+        condition = anchor.condition(direction) if anchor is not None else ""
         statement = (
             f"SELECT {columns} FROM {table} WHERE thread_id=?{condition} "  # noqa: S608
             f"ORDER BY ordinal {direction} LIMIT ?"
         )
-        return self._connection.execute(statement, (self._state.thread_id, *values, limit)).fetchall()
+        return self._connection.execute(statement, (self._state.thread_id, limit)).fetchall()
+
+    def _items_of(
+        self,
+        turn_id: str,
+        kind: str | None,
+        anchor: _Anchor | None,
+        direction: SortDirection,
+        limit: int,
+    ) -> list[sqlite3.Row]:
+        condition = anchor.condition(direction) if anchor is not None else ""
+        # Left to itself SQLite walks all items of the thread, which come in order already.
+        statement = (
+            f"SELECT {_ITEM} FROM items INDEXED BY items_of_turn "  # noqa: S608
+            f"WHERE thread_id=? AND turn_id=? AND kind=coalesce(?, kind){condition} "
+            f"ORDER BY ordinal {direction} LIMIT ?"
+        )
+        values = (self._state.thread_id, turn_id, kind, limit)
+        return self._connection.execute(statement, values).fetchall()
 
     def _build_turns(self, rows: list[sqlite3.Row], view: ItemsView) -> list[Turn]:
         if view == "notLoaded" or not rows:
@@ -154,14 +172,10 @@ class History:
             return turns
 
     def _item_rows(self, turn_id: str, view: ItemsView) -> list[sqlite3.Row]:
-        of_turn = " AND turn_id=?"
         if view == "full":
-            return self._select("items", _ITEM, of_turn, (turn_id,), None, "asc", -1)
-        user = self._select("items", _ITEM, f"{of_turn} AND kind='userMessage'", (turn_id,), None, "asc", 1)
-        agent = self._select(
-            "items", _ITEM, f"{of_turn} AND kind='agentMessage'", (turn_id,), None, "desc", 1
-        )
-        return user + agent
+            return self._items_of(turn_id, None, None, "asc", -1)
+        first = self._items_of(turn_id, "userMessage", None, "asc", 1)
+        return first + self._items_of(turn_id, "agentMessage", None, "desc", 1)
 
     def _turn(self, row: sqlite3.Row, items: list[ThreadItem], view: ItemsView) -> Turn:
         status: TurnStatus = row["status"]

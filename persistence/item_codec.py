@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 from urllib.parse import quote, unquote
 
@@ -90,7 +91,12 @@ def _input_from_rollout(part: Json) -> UserInput:
     body = {**part, "type": to_camel(kind)}
     if kind in ("image", "audio") and f"{kind}_url" in body:
         body["url"] = body.pop(f"{kind}_url")
-    return TypeAdapter[UserInput](UserInput).validate_python(body)
+    return _user_input().validate_python(body)
+
+
+@cache
+def _user_input() -> TypeAdapter[UserInput]:
+    return TypeAdapter(UserInput)
 
 
 _ACTION_NAMES = {"list_files": "listFiles"}

@@ -12,13 +12,17 @@ from dataclasses import dataclass
 
 from persistence.errors import StoreError
 from persistence.home import Home
-from persistence.indexer import Operation
+from persistence.indexer import Operation, RolloutState
+from persistence.jobs import Apply, Job
 from persistence.readers import Readers
 from persistence.rollout_files import FoundFile, find_all, parse_object
 from persistence.scan import index_file, up_to_date
-from persistence.writer import Job, Writer, load_state
+from persistence.writer import Writer, load_state
 
 log = logging.getLogger(__name__)
+
+_UNDER_WAY = 128
+"""Pieces the writer may hold unfinished."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +34,41 @@ class Rebuilt:
     dropped: int
 
 
+class _Pipeline:
+    """Hands pieces to the writer without waiting for each, so that many files share one transaction."""
+
+    def __init__(self, writer: Writer) -> None:
+        self._writer = writer
+        self._free = threading.Semaphore(_UNDER_WAY)
+        self._failure: StoreError | None = None
+
+    def put(self, job: Apply) -> None:
+        """Wait for room, then hand over.
+
+        Raises:
+            StoreError: an earlier piece could not be stored.
+        """
+        self._free.acquire()
+        if self._failure is not None:
+            raise self._failure
+        job.done = self._done
+        self._writer.submit(job)
+
+    def flush(self) -> None:
+        """Wait until everything is stored.
+
+        Raises:
+            StoreError: something could not be.
+        """
+        self._writer.call(Job())
+        if self._failure is not None:
+            raise self._failure
+
+    def _done(self, error: StoreError | None) -> None:
+        self._failure = self._failure or error
+        self._free.release()
+
+
 def rebuild(writer: Writer, readers: Readers, home: Home, stopped: threading.Event) -> Rebuilt:
     """Bring the index up to date. A file that cannot be read is logged and left out.
 
@@ -38,6 +77,7 @@ def rebuild(writer: Writer, readers: Readers, home: Home, stopped: threading.Eve
     Raises:
         StoreError: the index itself cannot be read or written.
     """
+    pipeline = _Pipeline(writer)
     with readers.connection() as connection:
         known: dict[str, tuple[str, int, int]] = {
             row["thread_id"]: (row["path"], row["file_size"], row["file_mtime_ns"])
@@ -55,7 +95,9 @@ def rebuild(writer: Writer, readers: Readers, home: Home, stopped: threading.Eve
             row = (str(found.path.relative_to(home.root)), found.size, found.mtime_ns)
             if known.get(found.thread_id) != row:
                 indexed += 1
-                _index(writer, readers, home, found, stopped)
+                base = load_state(connection, found.thread_id)
+                _index(writer, home, found, base, stopped, pipeline)
+        pipeline.flush()
         for thread_id in known.keys() - seen:
             if stopped.is_set():
                 break
@@ -65,11 +107,16 @@ def rebuild(writer: Writer, readers: Readers, home: Home, stopped: threading.Eve
     return Rebuilt(len(seen), indexed, dropped)
 
 
-def _index(writer: Writer, readers: Readers, home: Home, found: FoundFile, stopped: threading.Event) -> None:
-    with readers.connection() as connection:
-        base = load_state(connection, found.thread_id)
+def _index(
+    writer: Writer,
+    home: Home,
+    found: FoundFile,
+    base: RolloutState | None,
+    stopped: threading.Event,
+    pipeline: _Pipeline,
+) -> None:
     try:
-        index_file(writer, home, found, base, stopped)
+        index_file(writer, home, found, base, stopped, pipeline.put)
     except StoreError as error:
         if error.fault != "disk":
             raise

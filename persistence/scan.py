@@ -11,14 +11,16 @@ import logging
 import os
 import sqlite3
 import threading
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 from persistence.errors import StoreError
 from persistence.home import Home
 from persistence.indexer import Indexer, RolloutState, begin, forget, parse_line, save
+from persistence.jobs import NO_ROW, Apply, Job
 from persistence.rollout_files import FoundFile, find_one, read_lines
-from persistence.writer import NO_ROW, Apply, Job, Writer, load_state
+from persistence.writer import Writer, load_state
 
 log = logging.getLogger(__name__)
 
@@ -33,8 +35,12 @@ def index_file(
     found: FoundFile,
     base: RolloutState | None,
     stopped: threading.Event | None = None,
+    hand_over: Callable[[Apply], None] | None = None,
 ) -> bool:
     """Index a file anew. ``base`` is the thread's row as it was when the file was found stale.
+
+    With ``hand_over`` the last piece (for most files the only one) is given to it instead of being waited
+    for, and counts as stored.
 
     Returns:
         Whether the index now holds the file; False: something else moved the row, look again; or
@@ -63,6 +69,9 @@ def index_file(
             if stopped is not None and stopped.is_set():
                 return False
         state.file_size, state.file_mtime_ns = status.st_size, status.st_mtime_ns
+        if hand_over is not None:
+            hand_over(_piece(indexer, expected))
+            return True
         return _store(writer, indexer, expected)
     except OSError as error:
         raise StoreError.from_os("read", found.path, error) from error
@@ -70,10 +79,15 @@ def index_file(
         os.close(descriptor)
 
 
-def _store(writer: Writer, indexer: Indexer, expected: int) -> bool:
+def _piece(indexer: Indexer, expected: int) -> Apply:
     state = replace(indexer.state)
     job = Apply(operations=[*indexer.operations, save(state)], state=state, expected=expected)
     indexer.operations.clear()
+    return job
+
+
+def _store(writer: Writer, indexer: Indexer, expected: int) -> bool:
+    job = _piece(indexer, expected)
     writer.call(job)
     return job.applied
 

@@ -21,13 +21,14 @@ from persistence.errors import StoreError
 from persistence.history import History
 from persistence.home import Home
 from persistence.indexer import RolloutState
+from persistence.jobs import Append, Batch, Release
 from persistence.readers import Readers, snapshot
 from persistence.rebuild import rebuild
 from persistence.resume import ResumeState, read_resume_state
 from persistence.rollout_files import rollout_path
-from persistence.scan import drop, up_to_date
+from persistence.scan import up_to_date
 from persistence.thread_list import ThreadQuery, ThreadRecord, ThreadsPage, read_page, read_record
-from persistence.writer import Append, Batch, Release, Writer, load_state
+from persistence.writer import Writer, load_state
 from protocol.errors import InvalidRequest, NotSupported
 from protocol.runtime import Runtime
 from protocol.thread_methods import ItemsPage, TurnsPage
@@ -46,6 +47,7 @@ __all__ = [
 log = logging.getLogger(__name__)
 
 _CLOSING_SECONDS = 5.0
+_REPAIRS = 20  # times a page is read again because files of it are gone
 
 T = TypeVar("T")
 
@@ -151,15 +153,16 @@ class Store:
             raise self._rebuild_failure
 
         def read(connection: sqlite3.Connection) -> ThreadsPage:
-            while True:
-                page = read_page(connection, self._home, query)
+            page = read_page(connection, self._home, query)
+            for _ in range(_REPAIRS):
                 gone = [record.id for record in page.records if not record.path.exists()]
                 if not gone:
-                    return page
+                    break
                 for thread_id in gone:
-                    # Moved or removed by somebody else: find it again or drop its row.
-                    if up_to_date(connection, self._writer, self._home, thread_id) is None:
-                        drop(self._writer, thread_id)
+                    # Moved or removed by somebody else: found again, or its row is dropped.
+                    up_to_date(connection, self._writer, self._home, thread_id)
+                page = read_page(connection, self._home, query)
+            return page
 
         return await self._read(read)
 

@@ -22,74 +22,21 @@ import queue
 import sqlite3
 import threading
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
+from persistence.appending import encode_lines, sync_path, write_all
 from persistence.database import open_for_writing
 from persistence.errors import StoreError
 from persistence.home import Home
-from persistence.indexer import COLUMNS, Indexer, Line, Operation, RolloutState, begin, parse_line, save
+from persistence.indexer import COLUMNS, Indexer, Operation, RolloutState, begin, parse_line, save
+from persistence.jobs import NO_ROW, Append, Apply, Batch, Job, Release
 from persistence.rollout_files import find_one, read_lines
-from persistence.rollout_lines import RolloutLine, as_legacy, encode_line
 
 log = logging.getLogger(__name__)
 
-NO_ROW = -1
-
 _GROUP = 256
 _SELECT_STATE = f"SELECT {', '.join(COLUMNS)} FROM rollouts WHERE thread_id=?"  # noqa: S608
-
-
-@dataclass(slots=True)
-class Batch:
-    """Lines to append to one thread's rollout.
-
-    Attributes:
-        thread_id: whose rollout.
-        lines: in order; they are all appended or none.
-        fsync: whether they must be on the disk itself before the commit returns.
-        create: absolute path of the file when this batch makes it; its first line is the session_meta.
-    """
-
-    thread_id: str
-    lines: list[RolloutLine]
-    fsync: bool = False
-    create: Path | None = None
-
-
-@dataclass(slots=True)
-class Job:
-    """Something to do in the writer thread. ``done`` is called there, once, with what went wrong."""
-
-    done: Callable[[StoreError | None], None] = lambda error: None
-    operations: list[Operation] = field(default_factory=list)
-
-
-@dataclass(slots=True)
-class Append(Job):
-    """Append a batch."""
-
-    batch: Batch | None = None
-
-
-@dataclass(slots=True)
-class Apply(Job):
-    """Store what a scan has found, if the thread's row still is where the scan began.
-
-    ``expected`` is that row's ``indexed_bytes``, ``NO_ROW`` where there was none. ``applied`` tells.
-    """
-
-    state: RolloutState | None = None
-    expected: int = -1
-    applied: bool = False
-
-
-@dataclass(slots=True)
-class Release(Job):
-    """Forget the live state of a thread."""
-
-    thread_id: str = ""
 
 
 class _Stop:
@@ -208,6 +155,20 @@ class Writer:
         return group
 
     def _work(self, connection: sqlite3.Connection, group: list[Job | _Stop]) -> bool:
+        finished: set[int] = set()
+        try:
+            return self._work_off(connection, group, finished)
+        except Exception as error:
+            # A bug of ours. Whoever waits must hear of it, and the next group starts from the files.
+            log.exception("the writer failed unexpectedly")
+            self._live.clear()
+            failure = StoreError(f"the writer failed unexpectedly: {error!r}", "database")
+            for job in group:
+                if isinstance(job, Job) and id(job) not in finished:
+                    job.done(failure)
+            return not any(isinstance(job, _Stop) for job in group)
+
+    def _work_off(self, connection: sqlite3.Connection, group: list[Job | _Stop], finished: set[int]) -> bool:
         outcomes: list[tuple[Job, StoreError | None]] = []
         to_sync: dict[Path, list[Append]] = {}
         going_on = True
@@ -228,6 +189,7 @@ class Writer:
         failures = self._sync(to_sync)
         database_failures = self._transact(connection, [job for job, error in outcomes if job.operations])
         for job, error in outcomes:
+            finished.add(id(job))
             job.done(error or failures.get(id(job)) or database_failures.get(id(job)))
         return going_on
 
@@ -264,9 +226,9 @@ class Writer:
             indexer = self._indexer(connection, batch.thread_id, path, descriptor, batch.create is not None)
             base = replace(indexer.state)
             catching_up = len(indexer.operations)
-            pieces = _encode(indexer, batch.lines)
+            pieces = encode_lines(indexer, batch.lines)
             try:
-                _write(descriptor, b"".join(pieces))
+                write_all(descriptor, b"".join(pieces))
                 status = os.fstat(descriptor)
             except OSError as error:
                 self._cut_off(job, indexer, base, catching_up, descriptor, path, batch.create is not None)
@@ -325,7 +287,7 @@ class Writer:
             if os.pread(descriptor, 1, status.st_size - 1) != b"\n":
                 # A crash left half a line: end it, so that it spoils nothing but itself.
                 try:
-                    _write(descriptor, b"\n")
+                    write_all(descriptor, b"\n")
                 except OSError as error:
                     raise StoreError.from_os("append to", path, error) from error
             for offset, length, raw in read_lines(descriptor, indexer.state.indexed_bytes):
@@ -390,7 +352,7 @@ class Writer:
             return {}
         try:
             _execute(connection, [operation for job in jobs for operation in job.operations])
-        except sqlite3.Error as error:
+        except Exception as error:
             if len(jobs) == 1:
                 return self._index_failed(jobs[0], error)
             failures: dict[int, StoreError] = {}
@@ -406,7 +368,7 @@ class Writer:
             return failures
         return {}
 
-    def _index_failed(self, job: Job, error: sqlite3.Error) -> dict[int, StoreError]:
+    def _index_failed(self, job: Job, error: Exception) -> dict[int, StoreError]:
         if isinstance(job, Append):
             assert job.batch is not None
             log.error("thread %s is written but not indexed: %s", job.batch.thread_id, error)
@@ -423,37 +385,6 @@ def _moves(job: Job | _Stop, thread_id: str) -> bool:
         case Apply():
             return job.applied and job.state is not None and job.state.thread_id == thread_id
     return False
-
-
-def sync_path(path: Path) -> None:
-    """Flush a file or a folder to the disk."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _encode(indexer: Indexer, lines: list[RolloutLine]) -> list[bytes]:
-    """The lines' bytes, each fed to the index as if it were already in the file."""
-    state, pieces = indexer.state, []
-    offset = state.indexed_bytes
-    for line in lines:
-        legacy = state.history_mode == "legacy"
-        for each in as_legacy(line) if legacy else (line,):
-            ordinal = None if legacy else state.next_ordinal
-            piece = encode_line(each, ordinal)
-            payload: dict[str, Any] = each.payload
-            indexer.feed(offset, len(piece), Line(each.timestamp_ms, ordinal, each.type, payload))
-            offset += len(piece)
-            pieces.append(piece)
-    return pieces
-
-
-def _write(descriptor: int, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[os.write(descriptor, view) :]
 
 
 def _execute(connection: sqlite3.Connection, operations: Iterable[Operation]) -> None:

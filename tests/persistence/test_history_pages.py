@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
+from persistence.history import History
 from persistence.store import Batch, Store
+from persistence.writer import load_state
 from protocol.errors import InvalidRequest, NotSupported
 from protocol.items import AgentMessageItem
 from protocol.thread_methods import ItemsPage, TurnsPage
@@ -162,25 +164,25 @@ async def test_a_cursor_that_is_none_is_refused_by_name(tmp_path: Path, cursor: 
 async def test_a_legacy_cursor_must_name_a_turn(tmp_path: Path, cursor: str) -> None:
     await legacy_thread(tmp_path)
     async with opened(tmp_path) as store:
-        with pytest.raises(InvalidRequest, match="^invalid cursor: "):
+        with pytest.raises(InvalidRequest, match=r"^invalid cursor: "):
             await turns(store, cursor=cursor)
 
 
 async def test_items_of_legacy_or_unknown_threads_are_not_supported(tmp_path: Path) -> None:
     async with opened(tmp_path) as store:
-        with pytest.raises(NotSupported, match="^thread/items/list is not supported yet$"):
+        with pytest.raises(NotSupported, match=r"^thread/items/list is not supported yet$"):
             await items(store)
     await legacy_thread(tmp_path)
     async with opened(tmp_path) as store:
-        with pytest.raises(NotSupported, match="^thread/items/list is not supported yet$"):
+        with pytest.raises(NotSupported, match=r"^thread/items/list is not supported yet$"):
             await items(store)
 
 
 async def test_an_unknown_thread_is_said_to_be_not_loaded(tmp_path: Path) -> None:
     async with opened(tmp_path) as store:
-        with pytest.raises(InvalidRequest, match=f"^thread not loaded: {THREAD}$"):
+        with pytest.raises(InvalidRequest, match=rf"^thread not loaded: {THREAD}$"):
             await turns(store)
-        with pytest.raises(InvalidRequest, match=f"^no rollout found for thread id {THREAD}$"):
+        with pytest.raises(InvalidRequest, match=rf"^no rollout found for thread id {THREAD}$"):
             await store.resume_state(THREAD)
         assert await store.thread(THREAD) is None
 
@@ -198,6 +200,27 @@ async def test_a_running_turn_shows_its_completed_items(tmp_path: Path) -> None:
         page = await turns(store, limit=1)
         assert [item.id for item in page.data[0].items] == [f"u-{running}"]
         assert page.data[0].status == "interrupted"
+
+
+async def test_the_items_of_a_turn_are_found_without_walking_those_of_the_others(tmp_path: Path) -> None:
+    import sqlite3
+
+    statements: list[str] = []
+    async with opened(tmp_path) as store:
+        await create(store, THREAD)
+        with sqlite3.connect(f"file:{tmp_path}/spoold.sqlite?mode=ro", uri=True) as connection:
+            connection.row_factory = sqlite3.Row
+            state = load_state(connection, THREAD)
+            assert state is not None
+            connection.set_trace_callback(statements.append)
+            History(connection, state, tmp_path / state.path).turns(None, 1, "desc", "summary")
+            connection.set_trace_callback(None)
+            plans = [connection.execute(f"EXPLAIN QUERY PLAN {each}").fetchall() for each in statements]
+        connection.close()
+    steps = [step["detail"] for plan in plans for step in plan]
+    assert len(steps) == 3
+    assert "USING INDEX items_of_turn (thread_id=? AND turn_id=?)" in steps[1]
+    assert not any("SCAN" in step or "TEMP" in step for step in steps)
 
 
 async def test_a_page_reads_only_its_own_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -47,34 +47,79 @@ PAGINATED = numbered(
     ("world_state", {"full": True, "state": {}}),
     (
         "turn_context",
-        {"turn_id": FIRST, "cwd": "/elsewhere", "approval_policy": "never", "model": "m1", "effort": "low",
-         "summary": "none", "sandbox_policy": {"type": "danger-full-access"}},
+        {
+            "turn_id": FIRST,
+            "cwd": "/elsewhere",
+            "approval_policy": "never",
+            "model": "m1",
+            "effort": "low",
+            "summary": "none",
+            "sandbox_policy": {"type": "danger-full-access"},
+        },
     ),
     ("response_item", message("user", "do it")),
-    item(FIRST, 0, type="UserMessage", id=uuid_of(50),
-         content=[{"type": "text", "text": "do it", "text_elements": []}]),
+    item(
+        FIRST,
+        0,
+        type="UserMessage",
+        id=uuid_of(50),
+        content=[{"type": "text", "text": "do it", "text_elements": []}],
+    ),
     item(FIRST, 1, type="Reasoning", id="rs-1", summary_text=["thinking"], raw_content=[]),
-    ("response_item", {"type": "function_call", "name": "exec_command", "arguments": "{}", "call_id": "call-1"}),
-    item(FIRST, 2, type="CommandExecution", id="call-1", process_id="7", cwd="file:///work/place",
-         command=["/bin/bash", "-lc", "echo hi"], parsed_cmd=[{"type": "unknown", "cmd": "echo hi"}],
-         source="unified_exec_startup", status="completed", aggregated_output="hi\n", exit_code=0,
-         duration={"secs": 0, "nanos": 23_795}),
+    (
+        "response_item",
+        {"type": "function_call", "name": "exec_command", "arguments": "{}", "call_id": "call-1"},
+    ),
+    item(
+        FIRST,
+        2,
+        type="CommandExecution",
+        id="call-1",
+        process_id="7",
+        cwd="file:///work/place",
+        command=["/bin/bash", "-lc", "echo hi"],
+        parsed_cmd=[{"type": "unknown", "cmd": "echo hi"}],
+        source="unified_exec_startup",
+        status="completed",
+        aggregated_output="hi\n",
+        exit_code=0,
+        duration={"secs": 0, "nanos": 23_795},
+    ),
     item(FIRST, 3, type="Hologram", id="h-1"),
     item(FIRST, 4, type="AgentMessage", id="msg-1", content=[{"type": "Text", "text": "done"}]),
     ("token_usage_record", {"thread_id": THREAD, "usage": USAGE}),
-    event("token_count", info={"total_token_usage": USAGE, "last_token_usage": USAGE,
-                               "model_context_window": 258_400}),
-    event("task_complete", turn_id=FIRST, last_agent_message="done", started_at=1_795_000_001,
-          completed_at=1_795_000_009, duration_ms=8123),
+    event(
+        "token_count",
+        info={"total_token_usage": USAGE, "last_token_usage": USAGE, "model_context_window": 258_400},
+    ),
+    event(
+        "task_complete",
+        turn_id=FIRST,
+        last_agent_message="done",
+        started_at=1_795_000_001,
+        completed_at=1_795_000_009,
+        duration_ms=8123,
+    ),
     started(SECOND),
-    item(SECOND, 9, type="UserMessage", id=uuid_of(51),
-         content=[{"type": "text", "text": "fail", "text_elements": []}]),
-    event("task_complete", turn_id=SECOND, last_agent_message=None, started_at=1_795_000_010,
-          completed_at=1_795_000_010, duration_ms=35,
-          error={"message": "busy", "codex_error_info": {"http_connection_failed": {"http_status_code": 401}}}),
+    item(
+        SECOND,
+        9,
+        type="UserMessage",
+        id=uuid_of(51),
+        content=[{"type": "text", "text": "fail", "text_elements": []}],
+    ),
+    event(
+        "task_complete",
+        turn_id=SECOND,
+        last_agent_message=None,
+        started_at=1_795_000_010,
+        completed_at=1_795_000_010,
+        duration_ms=35,
+        error={"message": "busy", "codex_error_info": {"http_connection_failed": {"http_status_code": 401}}},
+    ),
     ("something_new", {"odd": True}),
     started(THIRD),
-)  # fmt: skip
+)
 
 LEGACY = unnumbered(
     foreign_meta(THREAD, "legacy"),
@@ -115,15 +160,21 @@ async def test_a_paginated_session_is_read_turn_by_turn(tmp_path: Path) -> None:
     async with opened(tmp_path) as store:
         first, second, third = await store.all_turns(THREAD)
     assert [each.type for each in first.items] == [
-        "userMessage", "reasoning", "commandExecution", "agentMessage",
-    ]  # fmt: skip
+        "userMessage",
+        "reasoning",
+        "commandExecution",
+        "agentMessage",
+    ]
     command = first.items[2].to_wire()
     assert command["command"] == "/bin/bash -lc 'echo hi'"
     assert (command["cwd"], command["source"]) == ("/work/place", "unifiedExecStartup")
     assert (command["startedAtMs"], command["completedAtMs"]) == (START_MS + 2, START_MS + 3)
     assert (first.status, first.started_at, first.completed_at, first.duration_ms) == (
-        "completed", 1_795_000_001, 1_795_000_009, 8123,
-    )  # fmt: skip
+        "completed",
+        1_795_000_001,
+        1_795_000_009,
+        8123,
+    )
     assert second.status == "failed"
     assert second.error is not None
     assert second.error.codex_error_info == {"httpConnectionFailed": {"httpStatusCode": 401}}
@@ -249,8 +300,11 @@ async def test_a_legacy_session_goes_on_in_the_legacy_form(tmp_path: Path) -> No
         assert await store.history_cursors(THREAD) == (None, None)
     assert live == rebuilt
     assert [each.type for each in live[2].items] == [
-        "userMessage", "reasoning", "contextCompaction", "agentMessage",
-    ]  # fmt: skip
+        "userMessage",
+        "reasoning",
+        "contextCompaction",
+        "agentMessage",
+    ]
     appended = [json.loads(line) for line in path.read_bytes().splitlines()[len(LEGACY) :]]
     assert all("ordinal" not in line for line in appended)
     assert "item_completed" not in {line["payload"].get("type") for line in appended}

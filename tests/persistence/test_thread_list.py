@@ -127,7 +127,7 @@ def test_a_page_walks_an_index_and_sorts_nothing(key: Any, direction: Any, archi
 )
 def test_a_cursor_that_is_none_is_refused_by_name(cursor: str) -> None:
     connection = database([])
-    with pytest.raises(InvalidRequest, match="^invalid cursor: ") as refused:
+    with pytest.raises(InvalidRequest, match=r"^invalid cursor: ") as refused:
         read_page(connection, HOME, ThreadQuery(cursor=cursor))
     connection.close()
     assert refused.value.message == f"invalid cursor: {cursor}"

@@ -1,0 +1,40 @@
+"""Bytes into a rollout file: encoding lines as the file's form wants them, writing, flushing."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from persistence.indexer import Indexer, Line
+from persistence.rollout_lines import RolloutLine, as_legacy, encode_line
+
+
+def encode_lines(indexer: Indexer, lines: list[RolloutLine]) -> list[bytes]:
+    """The lines' bytes, each fed to the index as if it were already in the file."""
+    state, pieces = indexer.state, []
+    offset = state.indexed_bytes
+    for line in lines:
+        legacy = state.history_mode == "legacy"
+        for each in as_legacy(line) if legacy else (line,):
+            ordinal = None if legacy else state.next_ordinal
+            piece = encode_line(each, ordinal)
+            indexer.feed(offset, len(piece), Line(each.timestamp_ms, ordinal, each.type, each.payload))
+            offset += len(piece)
+            pieces.append(piece)
+    return pieces
+
+
+def write_all(descriptor: int, data: bytes) -> None:
+    """Write all of it; after an ``OSError`` part of it may be written."""
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view) :]
+
+
+def sync_path(path: Path) -> None:
+    """Flush a file or a folder to the disk."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
