@@ -61,10 +61,11 @@ class Mailbox(Generic[T]):
 
     async def post(self, message: T) -> None:
         """Add a message of the turn, waiting for room. Cancelled: the message was not added."""
+        # Before the message is added, and not after: who is cancelled must know that it was not.
+        await trio.lowlevel.checkpoint_if_cancelled()
         while len(self._waiting) >= self.capacity:
             await self._posters.park()
         self.put_always(message)
-        await trio.lowlevel.checkpoint_if_cancelled()
 
     async def get(self, deadline: float) -> T | None:
         """Take the next message, or None when ``deadline`` (on ``trio.current_time()``) passes first.

@@ -10,6 +10,7 @@ import trio
 
 from actors.peer import Peer, Reply
 from agent.events import ApprovalAnswer, CommandApproval, TurnEvent, TurnOutcome
+from protocol.base import Wire
 from protocol.thread_methods import ThreadReadParams, ThreadResumeParams
 from protocol.turn_methods import TurnInterruptParams, TurnStartParams, TurnSteerParams
 
@@ -46,7 +47,7 @@ class ReadHistory:
     """
 
     reply: Reply
-    read: Callable[[str | None], Awaitable[object]]
+    read: Callable[[str | None], Awaitable[Wire]]
     unavailable: str
     """What an ephemeral thread answers; a fresh one answers as in ``not_yet``."""
     not_yet: str

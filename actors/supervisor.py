@@ -27,6 +27,7 @@ from persistence.config import Config
 from persistence.home import Home
 from persistence.rollout_files import rollout_path
 from persistence.store import Store, ThreadRecord
+from protocol.base import Wire
 from protocol.errors import InvalidRequest
 from protocol.ids import thread_id as parse_thread_id
 from protocol.initialize import PROTOCOL_VERSION
@@ -133,7 +134,7 @@ class Supervisor:
         thread_id = parse_thread_id(params.thread_id, "session")
         actor = self._actors.get(thread_id)
         if actor is None:
-            actor = self._new_actor(thread_id, resume=params)
+            actor = self._new_actor(thread_id)
         actor.mailbox.put(Resume(reply, params))
 
     def post(self, thread_id: str, message: Message) -> None:
@@ -211,13 +212,13 @@ class Supervisor:
         self._check_drained()
         return True
 
-    def announce_closed(self, thread_id: str, status: ThreadStatus) -> None:
-        """Tell everybody that a thread is not loaded any more."""
+    def announce_closed(self, thread_id: str, status: ThreadStatus | None) -> None:
+        """Tell everybody that a thread is not loaded any more; ``status`` None: they know it already."""
         now = self.runtime.now_ms()
-        for method, params in (
-            ("thread/status/changed", StatusChanged(thread_id=thread_id, status=status)),
-            ("thread/closed", ThreadNote(thread_id=thread_id)),
-        ):
+        notes: list[tuple[str, Wire]] = [("thread/closed", ThreadNote(thread_id=thread_id))]
+        if status is not None:
+            notes.insert(0, ("thread/status/changed", StatusChanged(thread_id=thread_id, status=status)))
+        for method, params in notes:
             self.broadcast(Outgoing(encode_notification(method, params, now), method))
 
     def turn_over(self) -> None:
@@ -264,21 +265,15 @@ class Supervisor:
         self._next_request_id += 1
         return request_id
 
-    def _new_actor(
-        self,
-        thread_id: str,
-        *,
-        initial: ThreadState | None = None,
-        resume: ThreadResumeParams | None = None,
-    ) -> ThreadActor:
+    def _new_actor(self, thread_id: str, *, initial: ThreadState | None = None) -> ThreadActor:
+        """``initial`` None: the actor loads itself from disk."""
         assert self._nursery is not None, "run() has been started"
         previous = self._stopping.get(thread_id)
 
-        async def load() -> ThreadState:
+        async def load(params: ThreadResumeParams) -> ThreadState:
             if previous is not None:
                 await previous.wait()
-            assert resume is not None
-            return await load_thread(self.store, self.config, resume, thread_id, self._server_cwd)
+            return await load_thread(self.store, self.config, params, thread_id, self._server_cwd)
 
         actor = ThreadActor(
             thread_id,
@@ -290,7 +285,7 @@ class Supervisor:
             mailbox_capacity=self.config.limits.mailbox_length,
             seq_floor=self._seq_floor,
             initial=initial,
-            load=load if resume is not None else None,
+            load=load if initial is None else None,
         )
         self._actors[thread_id] = actor
         self._nursery.start_soon(self._run_actor, actor, name=f"thread {thread_id}")

@@ -65,7 +65,7 @@ from actors.messages import (
 from actors.peer import Delta, Outgoing, Peer
 from actors.replay import ReplayRing
 from actors.state import ThreadState, change_record
-from actors.step import StepContext
+from actors.step import StepContext, draining_error
 from actors.turn_task import TurnRunner, TurnTask
 from agent.events import ItemDelta, ReasoningPart
 from agent.git_info import read_git_info
@@ -85,9 +85,13 @@ from protocol.notifications import (
     StatusChanged,
     TurnNote,
 )
+from protocol.thread_methods import ThreadResumeParams
 from protocol.threads import NotLoaded, SystemErrorStatus, ThreadStatus, TurnError
 
 log = logging.getLogger(__name__)
+
+LAST_STEP_SECONDS = 5.0
+"""How long a broken actor may take to record the end of its turn."""
 
 
 class ThreadHost(Protocol):
@@ -109,8 +113,8 @@ class ThreadHost(Protocol):
         """Take the actor out of service, unless messages wait for it; says whether it did."""
         ...
 
-    def announce_closed(self, thread_id: str, status: ThreadStatus) -> None:
-        """Tell everybody that the thread is not loaded any more."""
+    def announce_closed(self, thread_id: str, status: ThreadStatus | None) -> None:
+        """Tell everybody that the thread is not loaded any more; ``status`` None: they know it already."""
         ...
 
     def turn_over(self) -> None:
@@ -118,7 +122,7 @@ class ThreadHost(Protocol):
         ...
 
 
-Load = Callable[[], Awaitable[ThreadState]]
+Load = Callable[[ThreadResumeParams], Awaitable[ThreadState]]
 
 
 class ThreadActor:
@@ -163,6 +167,8 @@ class ThreadActor:
         self._shown: ThreadStatus | None = None if initial is None else initial.status
         self._cold = load is not None
         self._ending = False
+        # Invariant: the message of the step in progress, until it is answered.
+        self._in_hand: Message | None = None
         self._nursery: trio.Nursery | None = None
         self._ring = ReplayRing(seq_floor)
         # Invariant: empty while no turn runs.
@@ -184,7 +190,7 @@ class ThreadActor:
                     self._nursery.cancel_scope.cancel()
         except Exception:
             log.exception("thread %s failed", self.thread_id)
-            self._fail()
+            await self._fail()
         finally:
             self._store.release(self.thread_id)
             self.finished.set()
@@ -200,6 +206,7 @@ class ThreadActor:
                     return
                 continue
             await self._handle(message)
+        self._turn_away(draining_error())
 
     def _deadline(self) -> float:
         state = self.state
@@ -208,33 +215,56 @@ class ThreadActor:
         return trio.current_time() + self._unload_after
 
     async def _load_first(self) -> bool:
+        """Load for the first resume that can be served; each before it is refused with its own error."""
+        while True:
+            message = await self.mailbox.get(math.inf)
+            assert message is not None, "without a deadline there is a message"
+            self._in_hand = message
+            error = await self._load_for(message)
+            if error is None:
+                await self._handle(message)
+                return True
+            self._refuse(message, error)
+            if self._host.retire(self):
+                return False
+
+    async def _load_for(self, message: Message) -> RpcError | None:
+        if not isinstance(message, Resume):
+            return InvalidRequest(f"thread not found: {self.thread_id}")
         assert self._load is not None
-        error: RpcError
         try:
-            self.state = await self._load()
-        except RpcError as refused:
-            error = refused
+            self.state = await self._load(message.params)
+        except RpcError as error:
+            return error
         except Exception:
             log.exception("thread %s could not be loaded", self.thread_id)
-            error = InternalError(f"thread {self.thread_id} could not be loaded")
-        else:
-            return True
-        while not self._host.retire(self):
-            for message in self.mailbox.drain():
-                refuse(message, error)
-        return False
+            return InternalError(f"thread {self.thread_id} could not be loaded")
+        return None
 
-    def _fail(self) -> None:
-        """The actor broke: tell everybody, and answer whoever still waits."""
+    async def _fail(self) -> None:
+        """The actor broke: end its turn, answer whoever waits, and tell everybody."""
         error = InternalError(f"thread {self.thread_id} failed; resume it to go on")
-        state = self.state
-        if state is not None:
-            for request in state.pending:
-                self._host.forget_request(request.request_id)
+        if self._in_hand is not None:
+            self._refuse(self._in_hand, error)
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + LAST_STEP_SECONDS):
+            try:
+                if self.state is not None and self.state.turn is not None:
+                    self._adopt(await self._broken("the thread failed inside the server"))
+            except Exception:
+                log.exception("the end of the turn of thread %s was not told", self.thread_id)
+        self._turn_away(error)
+        status = SystemErrorStatus()
+        self._host.announce_closed(self.thread_id, None if self._shown == status else status)
+
+    def _turn_away(self, error: RpcError) -> None:
+        """Leave the supervisor's table, refusing what still waits."""
         while not self._host.retire(self):
             for message in self.mailbox.drain():
-                refuse(message, error)
-        self._host.announce_closed(self.thread_id, SystemErrorStatus())
+                self._refuse(message, error)
+
+    def _refuse(self, message: Message, error: RpcError) -> None:
+        self._in_hand = None
+        refuse(message, error)
 
     # -- one step -------------------------------------------------------------------------------------
 
@@ -242,17 +272,27 @@ class ThreadActor:
         if isinstance(message, TurnPosted) and isinstance(message.event, ItemDelta):
             self._pass_on(message.turn_id, message.event)
             return
+        self._in_hand = message
         try:
             decision = await self._decide(message)
-            await self._commit(decision)
         except RpcError as error:
-            refuse(message, error)
+            self._refuse(message, error)
             return
         except StoreError as error:
+            # Only a read has failed: nothing has changed, and a running turn is not concerned.
+            log.error("thread %s: %s", self.thread_id, error)
+            self._refuse(message, InternalError(str(error)))
+            return
+        try:
+            await self._commit(decision)
+        except StoreError as error:
             log.error("thread %s: a step was not recorded: %s", self.thread_id, error)
-            refuse(message, InternalError(str(error)))
-            decision = await self._without_record(error)
+            self._refuse(message, InternalError(str(error)))
+            decision = await self._broken(f"the turn could not be recorded: {error}")
+            if isinstance(message, Shutdown):
+                decision.effects.append(EndActor())
         self._adopt(decision)
+        self._in_hand = None
 
     async def _commit(self, decision: Decision) -> None:
         if decision.lines:
@@ -260,8 +300,8 @@ class ThreadActor:
                 Batch(self.thread_id, decision.lines, fsync=decision.fsync, create=decision.create)
             )
 
-    async def _without_record(self, error: StoreError) -> Decision:
-        """A step could not be recorded: nothing of it was published, and a running turn ends as failed.
+    async def _broken(self, reason: str) -> Decision:
+        """The running turn, if there is one, fails because of what went wrong here, not in it.
 
         Its terminal line is tried once; if that fails too, the turn reads as interrupted after a restart.
         """
@@ -269,7 +309,7 @@ class ThreadActor:
         assert state is not None
         if state.turn is None:
             return Decision(state)
-        cause = TurnError(message=f"the turn could not be recorded: {error}", codex_error_info="other")
+        cause = TurnError(message=reason, codex_error_info="other")
         decision = turns.broken(state, self._step, cause)
         with contextlib.suppress(StoreError):
             await self._commit(decision)
@@ -299,7 +339,9 @@ class ThreadActor:
             case TurnInterrupt():
                 return turns.interrupt(state, message, step)
             case TurnEnded():
-                left = self._task.take_unconsumed() if self._task is not None else []
+                # The end of an old turn may come when a new one runs already: what was said to that stays.
+                current = self._task is not None and self._task.turn_id == message.turn_id
+                left = self._task.take_unconsumed() if self._task is not None and current else []
                 return turns.ended(state, message, step, left, self._context or [])
             case TurnAsked():
                 return questions.asked(state, message, step)
@@ -334,8 +376,7 @@ class ThreadActor:
         if not state.materialised:
             raise NotSupported(message.not_yet)
         value = await message.read(state.turn.id if state.turn is not None else None)
-        message.reply.result(value)
-        return Decision(state)
+        return Decision(state, effects=[Answer(message.reply, value)])
 
     async def _model_context(self) -> list[ResponseItem]:
         if self._context is None:
@@ -370,8 +411,10 @@ class ThreadActor:
                         "thread/status/changed", StatusChanged(thread_id=self.thread_id, status=status)
                     )
             case Answer(reply=reply, value=value):
+                self._in_hand = None
                 reply.result(value)
             case Refuse(reply=reply, error=error):
+                self._in_hand = None
                 reply.error(error)
             case GrowContext(items=items):
                 if self._context is not None:

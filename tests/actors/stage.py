@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import trio
-from persistence.store import Batch, Store, StoreError
 
 from actors.messages import (
     Message,
@@ -25,6 +24,7 @@ from actors.thread_actor import ThreadActor
 from agent.events import ApprovalAnswer, CommandApproval, ItemCompleted, ItemDelta, ItemStarted
 from persistence.config import Config
 from persistence.home import Home
+from persistence.store import Batch, Store, StoreError
 from protocol.errors import RpcError
 from protocol.items import AgentMessageItem, CommandExecutionItem
 from protocol.jsonrpc import Response
@@ -69,9 +69,7 @@ class Stage:
         self.home = home
         self.store = store
         self.runners: list[PuppetRunner] = []
-        self.supervisor = Supervisor(
-            SeededRuntime(), store, config, self._new_runner, str(home.root), home
-        )
+        self.supervisor = Supervisor(SeededRuntime(), store, config, self._new_runner, str(home.root), home)
         self._peers = 0
 
     def _new_runner(self) -> PuppetRunner:
@@ -127,9 +125,7 @@ class Stage:
 
     def interrupt(self, peer: RecordingPeer, thread_id: str, turn_id: str) -> RecordingReply:
         reply = peer.reply()
-        self.post(
-            thread_id, TurnInterrupt(reply, TurnInterruptParams(thread_id=thread_id, turn_id=turn_id))
-        )
+        self.post(thread_id, TurnInterrupt(reply, TurnInterruptParams(thread_id=thread_id, turn_id=turn_id)))
         return reply
 
     def read(self, peer: RecordingPeer, thread_id: str, *, turns: bool = False) -> RecordingReply:

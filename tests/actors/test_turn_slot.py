@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, get_args
 
 import pytest
-from persistence.store import ThreadRecord
 
 from actors import turns
 from actors.effects import Answer, CancelTurn, Decision, Notify, Refuse, ShowStatus, StartTurn, SteerTurn
@@ -16,6 +15,7 @@ from actors.messages import TurnEnded, TurnInterrupt, TurnStart, TurnSteer
 from actors.state import RunningTurn, Settings, ThreadState
 from actors.step import StepContext
 from agent.events import Submission, TurnOutcome, TurnSettings
+from persistence.store import ThreadRecord
 from protocol.settings import ReadOnly
 from protocol.threads import TurnError
 from protocol.turn_methods import TurnInterruptParams, TurnStartParams, TurnSteerParams
