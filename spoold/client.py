@@ -18,6 +18,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Protocol
+from urllib.parse import urlsplit
 
 import trio
 from pydantic_core import from_json, to_json
@@ -68,11 +69,13 @@ class Client:
     Attributes:
         seen: every notification and server request that came, oldest first; ``forget`` empties it.
         closed: set when the connection has ended.
+        watch: called with every message that is sent or has come, and whether it came; it must not raise.
     """
 
     def __init__(self, wire: _Wire) -> None:
         self.seen: deque[Json] = deque()
         self.closed = trio.Event()
+        self.watch: Callable[[Mapping[str, Any], bool], None] | None = None
         self._wire = wire
         self._ids = itertools.count(1)
         self._answers: dict[int, Json] = {}
@@ -86,6 +89,8 @@ class Client:
         try:
             while (data := await self._wire.receive()) is not None:
                 message: Json = from_json(data)
+                if self.watch is not None:
+                    self.watch(message, True)
                 if "method" in message:
                     self.seen.append(message)
                     self._arrived.unpark_all()
@@ -112,6 +117,8 @@ class Client:
 
     async def send(self, message: Mapping[str, Any]) -> None:
         """Send one message as it is. Cancelled: the connection may be broken."""
+        if self.watch is not None:
+            self.watch(message, False)
         async with self._sending:
             await self._wire.send(to_json(message))
 
@@ -229,28 +236,27 @@ async def connect_websocket(
         headers: extra request headers, such as ``Authorization``.
         queue: messages taken from the socket before they are read; the socket is left full beyond that.
     """
-    from trio_websocket import connect_websocket_url, wrap_client_stream
+    from trio_websocket import wrap_client_stream
 
-    async with trio.open_nursery() as nursery:
-        if url.startswith("unix://"):
-            stream = await trio.open_unix_socket(url.removeprefix("unix://"))
-            connection = await wrap_client_stream(
-                nursery,
-                stream,
-                "localhost",
-                "/rpc",
-                extra_headers=list(headers),
-                message_queue_size=queue,
-                max_message_size=MAX_MESSAGE_BYTES,
-            )
-        else:
-            connection = await connect_websocket_url(
-                nursery,
-                url,
-                extra_headers=list(headers),
-                message_queue_size=queue,
-                max_message_size=MAX_MESSAGE_BYTES,
-            )
+    stream: trio.SocketStream
+    if url.startswith("unix://"):
+        host, resource = "localhost", "/rpc"
+        stream = await trio.open_unix_socket(url.removeprefix("unix://"))
+    else:
+        parts = urlsplit(url)
+        host, resource = parts.netloc, parts.path or "/"
+        stream = await trio.open_tcp_stream(parts.hostname or "127.0.0.1", parts.port or 80)
+    # The library leaves the socket open when it is cancelled, or finds the connection closed already.
+    async with stream, trio.open_nursery() as nursery:
+        connection = await wrap_client_stream(
+            nursery,
+            stream,
+            host,
+            resource,
+            extra_headers=list(headers),
+            message_queue_size=queue,
+            max_message_size=MAX_MESSAGE_BYTES,
+        )
         async with _opened(_WebSocketWire(connection)) as client:
             yield client
         with trio.move_on_after(2):
