@@ -400,3 +400,15 @@ async def test_an_unexpected_error_is_raised_and_kills_no_command_silently(stage
     with pytest.raises(ExceptionGroup) as caught:
         await stage.run(ScriptedModel([RuntimeError("a bug")]))
     assert caught.group_contains(RuntimeError, match="a bug")
+
+
+async def test_a_restarted_stream_waits_for_the_commands_of_the_broken_one(stage: Stage) -> None:
+    wait = "until [ -e go ]; do sleep 0.01; done"
+    model = ScriptedModel([call("call-1", cmd=wait), StreamRestarted(), *say("done")])
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(stage.run, model)
+        await stage.port.until(lambda event: isinstance(event, ItemStarted) and event.item.id == "call-1")
+        await trio.testing.wait_all_tasks_blocked()
+        assert stage.port.log()[-1] == "started commandExecution inProgress"
+        await (trio.Path(stage.cwd) / "go").touch()
+    assert stage.port.log()[-4:] == ANSWER
