@@ -9,6 +9,7 @@ from statistics import median
 import trio
 
 from benchmarks.generate import write_threads
+from benchmarks.processes import at_rest
 from benchmarks.report import Row, paired
 from benchmarks.servers import STDIO, WEBSOCKET, Bench
 from spoold.client import Client, Json
@@ -45,6 +46,7 @@ async def _pages(bench: Bench, homes: dict[str, Path], count: int, transport: st
             await _indexed(server.program.name, client, count)
         for number in range(rounds + 1):
             for server, client in opened:
+                await at_rest(server.pid for server, _client in opened)
                 times = []
                 for _ in range(size):
                     began = trio.current_time()

@@ -7,6 +7,7 @@ from statistics import median
 
 import trio
 
+from benchmarks.processes import at_rest
 from benchmarks.report import Row, paired
 from benchmarks.servers import STDIO, WEBSOCKET, Bench
 
@@ -46,6 +47,7 @@ async def thread_start(bench: Bench) -> list[Row]:
             ]
             for number in range(rounds + 1):
                 for server, client in opened:
+                    await at_rest(server.pid for server, _client in opened)
                     times = []
                     for _ in range(size):
                         began = trio.current_time()

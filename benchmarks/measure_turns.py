@@ -8,7 +8,7 @@ from typing import Any
 
 import trio
 
-from benchmarks.processes import cpu_seconds
+from benchmarks.processes import at_rest, cpu_seconds
 from benchmarks.report import Row, paired, percentile
 from benchmarks.servers import STDIO, WEBSOCKET, Bench, Server
 from spoold.client import Client, Json
@@ -56,6 +56,7 @@ async def _round_trip(bench: Bench, transport: str) -> list[Row]:
             for server, client in opened:
                 name = server.program.name
                 thread_id = await server.new_thread(client)
+                await at_rest(server.pid for server, _client in opened)
                 opening = await timed_turn(client, thread_id, "say ok")
                 times = [await timed_turn(client, thread_id, "say ok") for _ in range(size)]
                 if number:  # the first round warms up
@@ -84,6 +85,7 @@ async def many_threads(bench: Bench) -> list[Row]:
             for server, client in opened:
                 threads = [await server.new_thread(client) for _ in range(THREADS)]
                 count = turns if number else 1
+                await at_rest(server.pid for server, _client in opened)
                 cpu, began = cpu_seconds(server.pid), trio.current_time()
                 await turns_on_all(client, threads, count)
                 took, cpu = trio.current_time() - began, cpu_seconds(server.pid) - cpu
@@ -139,7 +141,10 @@ async def burst(bench: Bench) -> list[Row]:
         ]
         for number in range(rounds + 1):
             for server, client in opened:
-                seconds, cpu = await _one_burst(server, client, DELTAS if number else DELTAS // 10)
+                thread_id = await server.new_thread(client)
+                await at_rest(server.pid for server, _client in opened)
+                deltas = DELTAS if number else DELTAS // 10
+                seconds, cpu = await one_burst(server, client, thread_id, deltas)
                 if number:
                     took[server.program.name].append(seconds)
                     spent[server.program.name].append(cpu)
@@ -149,8 +154,8 @@ async def burst(bench: Bench) -> list[Row]:
     ]
 
 
-async def _one_burst(server: Server, client: Client, deltas: int) -> tuple[float, float]:
-    thread_id = await server.new_thread(client)
+async def one_burst(server: Server, client: Client, thread_id: str, deltas: int) -> tuple[float, float]:
+    """Seconds, and CPU seconds of the server, of a turn with so many deltas; all of them must have come."""
     cpu = cpu_seconds(server.pid)
     seconds = await timed_turn(client, thread_id, f"burst {deltas} 8")
     received = sum(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 import trio
@@ -75,3 +76,19 @@ async def settled_mib(pid: int) -> float:
             return now
         before = now
     return before
+
+
+async def at_rest(pids: Iterable[int]) -> None:
+    """Wait until none of the processes has used CPU time for a tenth of a second; at most 5 s.
+
+    The reference goes on working on a thread after it has answered (its login shell). Nobody's figures are
+    to hold the other's work.
+    """
+    watched = list(pids)
+    before = [cpu_seconds(pid) for pid in watched]
+    for _ in range(50):
+        await trio.sleep(0.1)
+        now = [cpu_seconds(pid) for pid in watched]
+        if now == before:
+            return
+        before = now
