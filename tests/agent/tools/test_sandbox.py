@@ -132,11 +132,15 @@ async def test_other_processes_are_neither_seen_nor_reached(tmp_path: Path) -> N
 async def test_the_sandbox_cannot_be_undone_from_inside(tmp_path: Path) -> None:
     cwd = tmp_path / "cwd"
     cwd.mkdir()
+    root = Path(f"/spoold-{tmp_path.name}-{tmp_path.parent.name}")
     remount = "mount -o remount,rw,bind /; mount -o remount,rw /"
-    script = f"{remount}; mount --bind {tmp_path} {cwd}; touch {tmp_path}/in /in"
+    script = f"{remount}; mount --bind {tmp_path} {cwd}; touch {tmp_path}/in {root}"
     run(script, closed(), cwd)
     assert not (tmp_path / "in").exists()
-    assert not Path("/in").exists()
+    try:
+        assert not root.exists()
+    finally:
+        root.unlink(missing_ok=True)
     assert "0000000000000000" in run("grep CapEff /proc/self/status", ReadOnly(), cwd).stdout
     nested = f"unshare -Urm sh -c 'mount -o remount,rw,bind /; touch {tmp_path}/in'"
     run(nested, closed(), cwd)
