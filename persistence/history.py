@@ -23,6 +23,8 @@ from protocol.threads import ItemsView, SortDirection, Turn, TurnStatus
 
 _TURN = "turn_id, ordinal, status, error, started_at, completed_at, duration_ms"
 _ITEM = "ordinal, turn_id, item_id, kind, start_offset, length, started_at_ms, completed_at_ms"
+_TURNS_SCOPE = "turns"
+_ITEMS_SCOPE = "itemsByCreatedAtOrdinal"
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,14 +64,14 @@ class History:
             InvalidRequest: the cursor is none of ours.
             StoreError: the rollout cannot be read.
         """
-        anchor = self._anchor(cursor, "turns") if cursor is not None else None
+        anchor = self._anchor(cursor, _TURNS_SCOPE) if cursor is not None else None
         count = page_limit(limit)
         rows = self._select("turns", _TURN, anchor, direction, count + 1)
         page = TurnsPage(data=self._build_turns(rows[:count], view))
         if rows:
-            page.backwards_cursor = self._cursor(rows[0], "turns", inclusive=True)
+            page.backwards_cursor = self._cursor(rows[0], _TURNS_SCOPE, inclusive=True)
             if len(rows) > count:
-                page.next_cursor = self._cursor(rows[count - 1], "turns", inclusive=False)
+                page.next_cursor = self._cursor(rows[count - 1], _TURNS_SCOPE, inclusive=False)
         return page
 
     def all_turns(self) -> list[Turn]:
@@ -92,7 +94,7 @@ class History:
         """
         if self._state.history_mode != "paginated":
             raise NotSupported("thread/items/list is not supported yet")
-        anchor = self._anchor(cursor, "items") if cursor is not None else None
+        anchor = self._anchor(cursor, _ITEMS_SCOPE) if cursor is not None else None
         count = page_limit(limit)
         if turn_id is None:
             rows = self._select("items", _ITEM, anchor, direction, count + 1)
@@ -112,9 +114,9 @@ class History:
                         )
                     )
         if rows:
-            page.backwards_cursor = self._cursor(rows[0], "items", inclusive=True)
+            page.backwards_cursor = self._cursor(rows[0], _ITEMS_SCOPE, inclusive=True)
             if len(rows) > count:
-                page.next_cursor = self._cursor(rows[count - 1], "items", inclusive=False)
+                page.next_cursor = self._cursor(rows[count - 1], _ITEMS_SCOPE, inclusive=False)
         return page
 
     def newest_cursors(self) -> tuple[str | None, str | None]:
@@ -124,8 +126,8 @@ class History:
         turns = self._select("turns", _TURN, None, "desc", 1)
         items = self._select("items", _ITEM, None, "desc", 1)
         return (
-            self._cursor(turns[0], "turns", inclusive=True) if turns else None,
-            self._cursor(items[0], "items", inclusive=True) if items else None,
+            self._cursor(turns[0], _TURNS_SCOPE, inclusive=True) if turns else None,
+            self._cursor(items[0], _ITEMS_SCOPE, inclusive=True) if items else None,
         )
 
     def _select(

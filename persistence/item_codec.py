@@ -192,9 +192,11 @@ def item_to_rollout(item: ThreadItem) -> Json:
             if item.namespace is not None:
                 body["namespace"] = item.namespace
         case EnteredReviewModeItem():
-            body = {"user_facing_hint": item.review}
+            target = {"type": "custom", "instructions": item.review}
+            body = {"target": target, "user_facing_hint": item.review}
         case ExitedReviewModeItem():
-            body = {"review_output": {"overall_explanation": item.review, "findings": []}}
+            output = {"findings": [], "overall_correctness": "", "overall_explanation": item.review}
+            body = {"review_output": {**output, "overall_confidence_score": 0.0}}
         case ContextCompactionItem():
             body = {}
     return {"type": item.type[0].upper() + item.type[1:], "id": item.id, **body}
