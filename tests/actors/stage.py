@@ -223,22 +223,22 @@ class Asked:
         self.done.set()
 
 
-async def _watch() -> None:
+async def _watch(limit: float) -> None:
     """Every wait of these tests is bounded."""
-    await trio.sleep(LIMIT)
-    raise TimeoutError(f"the test waited for {LIMIT} s for what never came")
+    await trio.sleep(limit)
+    raise TimeoutError(f"the test waited for {limit} s for what never came")
 
 
 @asynccontextmanager
-async def opened(tmp_path: Path, *settings: str) -> AsyncIterator[Stage]:
-    """A stage that is taken down in the order of the daemon; ``settings`` are ``key=value``."""
+async def opened(tmp_path: Path, *settings: str, limit: float = LIMIT) -> AsyncIterator[Stage]:
+    """A stage; ``settings`` are ``key=value``, ``limit`` is how long the whole test may take."""
     home = Home.open(tmp_path / "home")
     store = FragileStore(home, SeededRuntime())
     stage = Stage(home, store, Config.load(home, settings))
     async with trio.open_nursery() as nursery:
         await nursery.start(store.run)
         await nursery.start(stage.supervisor.run)
-        nursery.start_soon(_watch)
+        nursery.start_soon(_watch, limit)
         try:
             yield stage
         finally:
