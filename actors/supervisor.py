@@ -47,6 +47,12 @@ class Supervisor:
         runtime: clock and ids.
         store: the persistence room.
         config: the daemon's configuration.
+
+    Args:
+        new_runner: makes what runs the turns of one thread.
+        server_cwd: where threads work that name no folder.
+        home: where their files lie.
+        first_request_id: the id of the first server request; the others follow.
     """
 
     def __init__(
@@ -57,6 +63,8 @@ class Supervisor:
         new_runner: Callable[[], TurnRunner],
         server_cwd: str,
         home: Home,
+        *,
+        first_request_id: int = 0,
     ) -> None:
         self.runtime = runtime
         self.store = store
@@ -70,9 +78,12 @@ class Supervisor:
         self._stopping: dict[str, trio.Event] = {}
         self._peers: dict[int, Peer] = {}
         self._requests: dict[int, ThreadActor] = {}
-        self._next_request_id = 0
+        # Never one that a client may still answer from the time of a daemon that is gone.
+        self._next_request_id = first_request_id
         self._draining = False
         self._drained = trio.Event()
+        # Invariant: not None only while somebody waits for the last running turn to end.
+        self._quiet: trio.Event | None = None
         self._nursery: trio.Nursery | None = None
         self._step = StepContext(runtime, self._new_request_id, lambda: self._draining, runtime.new_id())
         # Invariant: no less than any seq that an actor which is gone has used.
@@ -222,7 +233,7 @@ class Supervisor:
             self.broadcast(Outgoing(encode_notification(method, params, now), method))
 
     def turn_over(self) -> None:
-        """A turn ended: a draining daemon may be able to leave."""
+        """A turn ended: a daemon that waits for it may be able to leave."""
         self._check_drained()
 
     # -- the end --------------------------------------------------------------------------------------
@@ -241,6 +252,13 @@ class Supervisor:
         self._draining = True
         self._check_drained()
 
+    async def quiet(self) -> None:
+        """Wait until no turn runs; new ones are not refused meanwhile."""
+        while self.running_turns():
+            if self._quiet is None:
+                self._quiet = trio.Event()
+            await self._quiet.wait()
+
     async def drained(self) -> None:
         """Wait until no turn runs, after ``begin_drain``."""
         await self._drained.wait()
@@ -255,8 +273,13 @@ class Supervisor:
             await actor.finished.wait()
 
     def _check_drained(self) -> None:
-        if self._draining and self.running_turns() == 0:
+        if self.running_turns():
+            return
+        if self._draining:
             self._drained.set()
+        if self._quiet is not None:
+            self._quiet.set()
+            self._quiet = None
 
     # -- making actors --------------------------------------------------------------------------------
 
