@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import sqlite3
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import quote
 
@@ -27,8 +28,22 @@ def is_damage(error: sqlite3.Error) -> bool:
     return (code & 0xFF) in _DAMAGED
 
 
+def note_damage(path: Path, error: sqlite3.Error) -> None:
+    """Remember damage met while running: the next start then looks at every page before it trusts any."""
+    if is_damage(error):
+        log.error("the database is damaged (%s); it will be checked at the next start", error)
+        with suppress(OSError):
+            _mark(path).touch(mode=0o600)
+
+
+def _mark(path: Path) -> Path:
+    return path.with_name(f"{path.name}-damaged")
+
+
 def open_for_writing(path: Path, now_ms: int) -> sqlite3.Connection:
     """The writing connection, migrated. A damaged file is set aside and a new one begun.
+
+    Every page is checked only where there is reason to: after a crash, or after damage was met.
 
     Raises:
         sqlite3.Error: the file cannot be opened or written.
@@ -46,6 +61,7 @@ def open_for_writing(path: Path, now_ms: int) -> sqlite3.Connection:
             side = path.with_name(path.name + suffix)
             if side.exists():
                 side.rename(aside.with_name(aside.name + suffix))
+        _mark(path).unlink(missing_ok=True)
         return _open(path)
 
 
@@ -53,17 +69,18 @@ def _open(path: Path) -> sqlite3.Connection:
     # SQLite gives the files beside it the mode of the database itself.
     os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
     wal = path.with_name(f"{path.name}-wal")
-    unclean = wal.exists() and wal.stat().st_size > 0
+    suspect = _mark(path).exists() or (wal.exists() and wal.stat().st_size > 0)
     connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=5)
     try:
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA synchronous=FULL")
-        if unclean:
+        if suspect:
             verdict = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
             if verdict != "ok":
                 damage = sqlite3.DatabaseError(verdict)
                 damage.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
                 raise damage
+            _mark(path).unlink(missing_ok=True)
         migrate(connection)
         connection.execute("SELECT count(*) FROM (SELECT 1 FROM rollouts LIMIT 1)").fetchone()
     except BaseException:

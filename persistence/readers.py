@@ -9,7 +9,7 @@ from pathlib import Path
 
 import trio
 
-from persistence.database import open_for_reading
+from persistence.database import note_damage, open_for_reading
 from persistence.errors import StoreError
 
 _LIMIT = 4
@@ -45,6 +45,7 @@ class Readers:
             if connection is not None:
                 connection.close()
                 connection = None
+            note_damage(self._path, error)
             raise StoreError(f"could not read the index: {error}", "database", path=self._path) from error
         finally:
             if connection is not None:

@@ -26,7 +26,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from persistence.appending import encode_lines, sync_path, write_all
-from persistence.database import open_for_writing
+from persistence.database import note_damage, open_for_writing
 from persistence.errors import StoreError
 from persistence.home import Home
 from persistence.indexer import COLUMNS, Indexer, Operation, RolloutState, begin, parse_line, save
@@ -353,6 +353,8 @@ class Writer:
         try:
             _execute(connection, [operation for job in jobs for operation in job.operations])
         except Exception as error:
+            if isinstance(error, sqlite3.Error):
+                note_damage(self._home.database, error)
             if len(jobs) == 1:
                 return self._index_failed(jobs[0], error)
             failures: dict[int, StoreError] = {}

@@ -201,13 +201,35 @@ async def test_a_database_damaged_in_its_middle_is_noticed_after_a_crash(tmp_pat
     async with opened(tmp_path) as store:
         for number in range(30):
             await create(store, uuid_of(number), "x" * 3000)
-    database = tmp_path / "spoold.sqlite"
-    content = bytearray(database.read_bytes())
-    content[4096 * 3 : 4096 * 8] = b"\xa5" * (4096 * 5)
-    database.write_bytes(content)
+    damage_pages(tmp_path / "spoold.sqlite", 3, 8)
     (tmp_path / "spoold.sqlite-wal").write_bytes(b"left by a crash")
     async with opened(tmp_path) as store:
         assert len((await store.threads_page(ThreadQuery(limit=50))).records) == 30
+
+
+async def test_damage_met_while_running_is_mended_by_the_next_start(tmp_path: Path) -> None:
+    async with opened(tmp_path) as store:
+        for number in range(30):
+            await create(store, uuid_of(number), "x" * 3000)
+    # What a start looks at is whole, the table that a list needs is not.
+    with sqlite3.connect(tmp_path / "spoold.sqlite") as connection:
+        (page,) = connection.execute("SELECT rootpage FROM sqlite_master WHERE name='threads'").fetchone()
+    connection.close()
+    damage_pages(tmp_path / "spoold.sqlite", page - 1, page)
+    async with opened(tmp_path) as store:
+        with pytest.raises(StoreError) as failed:
+            await store.threads_page(ThreadQuery())
+        assert failed.value.fault == "database"
+    async with opened(tmp_path) as store:
+        assert len((await store.threads_page(ThreadQuery(limit=50))).records) == 30
+    assert len(files(tmp_path, "spoold.sqlite.corrupt-*")) == 1
+    assert files(tmp_path, "spoold.sqlite-*") == []
+
+
+def damage_pages(database: Path, first: int, last: int) -> None:
+    content = bytearray(database.read_bytes())
+    content[4096 * first : 4096 * last] = b"\xa5" * (4096 * (last - first))
+    database.write_bytes(content)
 
 
 async def test_a_database_that_cannot_be_opened_fails_every_method(tmp_path: Path) -> None:
