@@ -85,7 +85,7 @@ class Supervisor:
         # Invariant: not None only while somebody waits for the last running turn to end.
         self._quiet: trio.Event | None = None
         self._nursery: trio.Nursery | None = None
-        self._step = StepContext(runtime, self._new_request_id, lambda: self._draining, runtime.new_id())
+        self._step = StepContext(runtime, self._new_request_id, lambda: self._draining, new_epoch(runtime))
         # Invariant: no less than any seq that an actor which is gone has used.
         self._seq_floor = 0
 
@@ -324,3 +324,8 @@ class Supervisor:
                 del self._actors[actor.thread_id]
             self._requests = {key: owner for key, owner in self._requests.items() if owner is not actor}
             self._check_drained()
+
+
+def new_epoch(runtime: Runtime) -> str:
+    """A name for this life of the daemon; no UUID text, so that nobody takes it for the id of a thing."""
+    return runtime.new_id().replace("-", "")
