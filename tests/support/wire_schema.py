@@ -143,10 +143,14 @@ class ReferenceSchema:
                 return f"{found[0]}/{name}.json" if found else None
         return None
 
-    @cache  # noqa: B019 - one per run
     def _load(self, name: str) -> dict[str, Any]:
-        loaded: dict[str, Any] = json.loads((self._folder / name).read_bytes())
-        return loaded
+        return _loaded(self._folder / name)
+
+
+@cache
+def _loaded(file: Path) -> dict[str, Any]:
+    loaded: dict[str, Any] = json.loads(file.read_bytes())
+    return loaded
 
 
 def _validator(shape: Mapping[str, Any], definitions: Mapping[str, Any]) -> Validator:
@@ -159,7 +163,6 @@ def own_schema() -> OwnSchema:
     return OwnSchema()
 
 
-@cache
 def reference_schema() -> ReferenceSchema | None:
     """The reference's, if it is there."""
     folder = Path(os.environ.get("SPOOLD_REFERENCE_SCHEMA") or CACHED)
