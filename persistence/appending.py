@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from persistence.home import FOLDER_MODE
 from persistence.indexer import Indexer, Line
 from persistence.rollout_lines import RolloutLine, as_legacy, encode_line
 
@@ -29,6 +30,25 @@ def write_all(descriptor: int, data: bytes) -> None:
     view = memoryview(data)
     while view:
         view = view[os.write(descriptor, view) :]
+
+
+def make_folders(folder: Path) -> list[Path]:
+    """Make a folder and those above it, for their owner only.
+
+    Returns:
+        What must be flushed before a new file in ``folder`` is sure to be found again.
+
+    Raises:
+        OSError: one cannot be made.
+    """
+    made: list[Path] = []
+    missing = folder
+    while not missing.exists():
+        made.append(missing)
+        missing = missing.parent
+    for each in reversed(made):
+        each.mkdir(mode=FOLDER_MODE, exist_ok=True)
+    return [folder, *(each.parent for each in made)]
 
 
 def sync_path(path: Path) -> None:

@@ -10,8 +10,10 @@ from __future__ import annotations
 import logging
 import os
 import sqlite3
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 from persistence.schema import migrate
@@ -20,6 +22,9 @@ log = logging.getLogger(__name__)
 
 _DAMAGED = frozenset((sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB))
 _SIDE_FILES = ("-wal", "-shm")
+
+Operation = tuple[str, tuple[Any, ...]]
+"""An SQL statement and its parameters."""
 
 
 def is_damage(error: sqlite3.Error) -> bool:
@@ -100,3 +105,20 @@ def open_for_reading(path: Path) -> sqlite3.Connection:
     connection.execute("PRAGMA query_only=1")
     connection.row_factory = sqlite3.Row
     return connection
+
+
+def transact(connection: sqlite3.Connection, operations: Iterable[Operation]) -> None:
+    """Execute all in one transaction; none of them where one fails.
+
+    Raises:
+        sqlite3.Error: one failed.
+    """
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        for statement, parameters in operations:
+            connection.execute(statement, parameters)
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise

@@ -86,6 +86,11 @@ class Home:
         return self.root / "archived_sessions"
 
     @property
+    def session_index(self) -> Path:
+        """The names of threads, a line for every renaming; shared with the reference program."""
+        return self.root / "session_index.jsonl"
+
+    @property
     def database(self) -> Path:
         """The SQLite file: index, queue, goals."""
         return self.root / "spoold.sqlite"

@@ -19,12 +19,11 @@ import uuid
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from persistence.database import Operation
 from persistence.item_codec import KNOWN_ITEM_TYPES
 from persistence.rollout_files import parse_object
 from persistence.rollout_lines import parse_timestamp
-
-Operation = tuple[str, tuple[Any, ...]]
-"""An SQL statement and its parameters."""
+from persistence.search_index import add_text, forget_texts, message_text, number_thread
 
 _LONGEST_GAP = 1_000_000  # a larger jump of ordinals is damage, not numbering
 _INTEGER_LIMIT = 2**62
@@ -114,8 +113,11 @@ _RESET_METADATA = (
     "source_kind='unknown', thread_source=NULL, originator=NULL, cli_version='', git_sha=NULL, "
     "git_branch=NULL, git_origin_url=NULL, forked_from_id=NULL, parent_thread_id=NULL"
 )
+# A fact may say that the thread was updated later than its last line.
+_UPDATED = "max(?, coalesce((SELECT updated_at_ms FROM thread_facts WHERE thread_id=?), 0))"
 _SAVE = (
-    f"INSERT INTO rollouts ({', '.join(COLUMNS)}) VALUES ({', '.join('?' * len(COLUMNS))}) "  # noqa: S608
+    f"INSERT INTO rollouts ({', '.join(COLUMNS)}) VALUES ("  # noqa: S608
+    f"{', '.join(_UPDATED if name == 'updated_at_ms' else '?' for name in COLUMNS)}) "
     f"ON CONFLICT (thread_id) DO UPDATE SET {', '.join(f'{name}=excluded.{name}' for name in COLUMNS[1:])}"
 )
 _BEGIN_TURN = (
@@ -136,6 +138,7 @@ _EXTEND_ITEM = "UPDATE items SET length=?-start_offset WHERE thread_id=? AND ord
 def forget(thread_id: str) -> list[Operation]:
     """Take a thread out of the index. Its name is kept: it is not in the rollout."""
     return [
+        *forget_texts(thread_id),
         ("DELETE FROM items WHERE thread_id=?", (thread_id,)),
         ("DELETE FROM turns WHERE thread_id=?", (thread_id,)),
         ("DELETE FROM rollouts WHERE thread_id=?", (thread_id,)),
@@ -144,12 +147,17 @@ def forget(thread_id: str) -> list[Operation]:
 
 def begin(state: RolloutState) -> list[Operation]:
     """Start a thread's index from nothing."""
-    return [*forget(state.thread_id), (_RESET_METADATA, (state.thread_id,))]
+    return [*forget(state.thread_id), (_RESET_METADATA, (state.thread_id,)), number_thread(state.thread_id)]
 
 
 def save(state: RolloutState) -> Operation:
     """Store how far the index has come; always the last operation of a step."""
-    return _SAVE, tuple(getattr(state, name) for name in COLUMNS)
+    values: list[Any] = []
+    for name in COLUMNS:
+        values.append(getattr(state, name))
+        if name == "updated_at_ms":
+            values.append(state.thread_id)
+    return _SAVE, tuple(values)
 
 
 @dataclass(slots=True)
@@ -247,7 +255,8 @@ class Indexer:
                     started = line.timestamp_ms // 1000
                 self._begin_turn(turn_id, ordinal, offset, "open", started)
                 if line.timestamp_ms is not None:
-                    state.recency_at_ms = line.timestamp_ms
+                    # A fork holds turns that are older than itself.
+                    state.recency_at_ms = max(line.timestamp_ms, state.created_at_ms)
             case "task_complete" | "turn_complete":
                 failed = isinstance(payload.get("error"), dict)
                 self._end_turn("failed" if failed else "completed", offset + length, line)
@@ -318,8 +327,10 @@ class Indexer:
         started, completed = _integer(payload.get("started_at_ms")), _integer(payload.get("completed_at_ms"))
         row_values = (ordinal, turn_id, item_id, name, offset, length, started, completed)
         self.operations.append((_ADD_ITEM, (state.thread_id, *row_values)))
+        if text := message_text(name, item.get("content")):
+            self.operations.append(add_text(state.thread_id, ordinal, text))
         if name == "userMessage" and not state.listed:
-            self._preview(preview_of(item.get("content")))
+            self._preview(text)
 
     def _legacy_item(self, offset: int, length: int, ordinal: int, line: Line) -> None:
         state, kind = self.state, _LEGACY_KINDS[line.payload["type"]]
@@ -342,8 +353,11 @@ class Indexer:
         state.item_count += 1
         row = (ordinal, turn_id, f"item-{state.item_count}", kind, offset, length, None, None)
         self.operations.append((_ADD_ITEM, (state.thread_id, *row)))
+        text = _text(line.payload.get("message")) or ""
+        if text and kind in ("userMessage", "agentMessage", "commentary"):
+            self.operations.append(add_text(state.thread_id, ordinal, text))
         if kind == "userMessage" and not state.listed:
-            self._preview(_text(line.payload.get("message")) or "")
+            self._preview(text)
 
     def _preview(self, text: str) -> None:
         if text:
@@ -359,14 +373,6 @@ class Indexer:
         names = ", ".join(f"{name}=?" for name in columns)
         statement = f"UPDATE threads SET {names} WHERE thread_id=?"  # noqa: S608
         self.operations.append((statement, (*columns.values(), self.state.thread_id)))
-
-
-def preview_of(content: object) -> str:
-    """The text parts of a user message, joined."""
-    if not isinstance(content, list):
-        return ""
-    texts = [part.get("text") for part in content if isinstance(part, dict) and part.get("type") == "text"]
-    return "\n".join(text for text in texts if isinstance(text, str))
 
 
 def source_kind(source: object) -> str:

@@ -11,11 +11,12 @@ import threading
 from dataclasses import dataclass
 
 from persistence.errors import StoreError
+from persistence.facts import name_operations
 from persistence.home import Home
-from persistence.indexer import Operation, RolloutState
+from persistence.indexer import RolloutState
 from persistence.jobs import Apply, Job
 from persistence.readers import Readers
-from persistence.rollout_files import FoundFile, find_all, parse_object
+from persistence.rollout_files import FoundFile, find_all
 from persistence.scan import index_file, up_to_date
 from persistence.writer import Writer, load_state
 
@@ -88,9 +89,6 @@ def rebuild(writer: Writer, readers: Readers, home: Home, stopped: threading.Eve
         for found in find_all(home):
             if stopped.is_set():
                 return Rebuilt(len(seen), indexed, dropped)
-            if found.thread_id in seen:
-                log.warning("thread %s has a second rollout file: %s", found.thread_id, found.path)
-                continue
             seen.add(found.thread_id)
             row = (str(found.path.relative_to(home.root)), found.size, found.mtime_ns)
             if known.get(found.thread_id) != row:
@@ -103,7 +101,8 @@ def rebuild(writer: Writer, readers: Readers, home: Home, stopped: threading.Eve
                 break
             if up_to_date(connection, writer, home, thread_id) is None:
                 dropped += 1
-    _names(writer, home)
+        if names := name_operations(connection, home):
+            writer.call(Job(operations=names))
     return Rebuilt(len(seen), indexed, dropped)
 
 
@@ -124,24 +123,3 @@ def _index(
     except Exception:
         # One file that trips the indexer must not hide all the others.
         log.exception("a rollout cannot be indexed: %s", found.path)
-
-
-def _names(writer: Writer, home: Home) -> None:
-    """Names given by the reference program, whose rollouts do not hold them; the last one counts."""
-    names: dict[str, str] = {}
-    try:
-        with (home.root / "session_index.jsonl").open("rb") as lines:
-            for raw in lines:
-                body = parse_object(raw) or {}
-                thread_id, name = body.get("id"), body.get("thread_name")
-                if isinstance(thread_id, str) and isinstance(name, str) and name:
-                    names[thread_id] = name.encode("utf-8", "replace").decode()
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        log.warning("the names of threads cannot be read: %s", error)
-        return
-    statement = "UPDATE threads SET name=? WHERE thread_id=? AND name IS NULL"
-    operations: list[Operation] = [(statement, (name, thread_id)) for thread_id, name in names.items()]
-    if operations:
-        writer.call(Job(operations=operations))

@@ -1,8 +1,14 @@
-"""Rollout files: their names and places, and reading lines out of them at any size."""
+"""Rollout files: their names and places, and reading lines out of them at any size.
+
+A thread whose history was reverted has several files: every revert begins one with a longer name, ending in
+``_<uuid>``. The one with the greatest uuid (they grow with time) is the thread's rollout, the others are kept
+and not looked at.
+"""
 
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 from collections.abc import Iterator
@@ -14,14 +20,14 @@ from pydantic_core import from_json
 
 from persistence.home import Home
 
+log = logging.getLogger(__name__)
+
 CHUNK = 1 << 20
 MAX_LINE = 64 << 20
 """Bytes; a longer line is passed over like any other that cannot be read."""
 
-_NAME = re.compile(
-    r"rollout-\d{4}-\d\d-\d\dT\d\d-\d\d-\d\d-"
-    r"([0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})\.jsonl"
-)
+_UUID = "[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
+_NAME = re.compile(rf"(rollout-(\d{{4}})-(\d\d)-(\d\d)T\d\d-\d\d-\d\d-({_UUID}))(?:_({_UUID}))?\.jsonl")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,34 +50,78 @@ def rollout_path(home: Home, local_time: str, thread_id: str) -> Path:
 def thread_of(name: str) -> str | None:
     """The thread id in a rollout's file name, or None where it is no such name."""
     found = _NAME.fullmatch(name)
-    return found[1] if found else None
+    return found[5] if found else None
+
+
+def reverted_path(path: Path, revision: str) -> Path:
+    """Where the file goes that takes the place of ``path``; ``revision`` is a UUIDv7 of now."""
+    found = _NAME.fullmatch(path.name)
+    stem = found[1] if found else path.stem
+    return path.with_name(f"{stem}_{revision}.jsonl")
+
+
+def active_path(home: Home, path: Path) -> Path:
+    """Where an archived thread's file goes when it is brought back: the folder of the day in its name."""
+    found = _NAME.fullmatch(path.name)
+    if found is None:
+        return home.sessions / path.name
+    return home.sessions / found[2] / found[3] / found[4] / path.name
+
+
+def is_reverted(path: Path) -> bool:
+    """Whether the file took the place of another one."""
+    found = _NAME.fullmatch(path.name)
+    return found is not None and found[6] is not None
+
+
+def rank(home: Home, path: Path) -> tuple[str, bool]:
+    """Of several files of one thread the one with the greatest rank is its rollout."""
+    found = _NAME.fullmatch(path.name)
+    return ((found[6] or "") if found else "", not path.is_relative_to(home.archived_sessions))
 
 
 def find_all(home: Home) -> Iterator[FoundFile]:
-    """Every rollout file of the home. A file that vanishes meanwhile is left out."""
-    for folder, archived in ((home.sessions, False), (home.archived_sessions, True)):
-        for parent, folders, names in os.walk(folder):
-            folders.sort()
-            for name in sorted(names):
-                found = _describe(Path(parent) / name, archived)
-                if found is not None:
-                    yield found
+    """The rollout of every thread of the home. A file that vanishes meanwhile is left out."""
+    chosen: dict[str, Path] = {}
+    for thread_id, path in _walk(home):
+        other = chosen.setdefault(thread_id, path)
+        if other is path:
+            continue
+        winner, loser = (path, other) if rank(home, path) > rank(home, other) else (other, path)
+        chosen[thread_id] = winner
+        if not is_reverted(winner):
+            log.warning("thread %s has a second rollout file: %s", thread_id, loser)
+    for path in chosen.values():
+        found = _describe(home, path)
+        if found is not None:
+            yield found
 
 
 def find_one(home: Home, thread_id: str) -> FoundFile | None:
-    """The rollout file of one thread, wherever it lies; sessions/ wins over archived_sessions/."""
-    pattern = f"rollout-*-{thread_id}.jsonl"
-    for path in home.sessions.glob(f"*/*/*/{pattern}"):
-        if found := _describe(path, archived=False):
+    """The rollout of one thread, wherever it lies."""
+    for path in find_files(home, thread_id):
+        if found := _describe(home, path):
             return found
-    for folder, archived in ((home.sessions, False), (home.archived_sessions, True)):
-        for path in folder.rglob(pattern):
-            if found := _describe(path, archived):
-                return found
     return None
 
 
-def _describe(path: Path, archived: bool) -> FoundFile | None:
+def find_files(home: Home, thread_id: str) -> list[Path]:
+    """All rollout files of one thread, the one that counts first."""
+    paths = [path for found, path in _walk(home) if found == thread_id]
+    return sorted(paths, key=lambda path: rank(home, path), reverse=True)
+
+
+def _walk(home: Home) -> Iterator[tuple[str, Path]]:
+    for folder in (home.sessions, home.archived_sessions):
+        for parent, folders, names in os.walk(folder):
+            folders.sort()
+            for name in sorted(names):
+                thread_id = thread_of(name)
+                if thread_id is not None:
+                    yield thread_id, Path(parent) / name
+
+
+def _describe(home: Home, path: Path) -> FoundFile | None:
     thread_id = thread_of(path.name)
     if thread_id is None:
         return None
@@ -79,6 +129,7 @@ def _describe(path: Path, archived: bool) -> FoundFile | None:
         status = path.stat()
     except OSError:
         return None
+    archived = path.is_relative_to(home.archived_sessions)
     return FoundFile(thread_id, path, archived, status.st_size, status.st_mtime_ns)
 
 

@@ -1,7 +1,11 @@
 """The tables of ``spoold.sqlite`` and how they came to be.
 
-All tables here are derived from the rollout files and can be thrown away. ``rollouts`` changes with every
-commit and is therefore narrow; ``threads`` holds what a listed thread shows and may hold a long preview.
+The tables of the first migration, ``search`` and ``search_threads`` are derived from the rollout files and
+can be thrown away. ``thread_facts``, ``read_states`` and ``goals`` hold what no rollout says; they outlive a
+rebuild of the index. ``relocations`` holds what is being done to files right now.
+
+``rollouts`` changes with every commit and is therefore narrow; ``threads`` holds what a listed thread shows
+and may hold a long preview.
 Listing walks one partial index per (archived, sort key), so its cost depends on the page alone; a query
 must repeat the index's WHERE literally for SQLite to use it.
 """
@@ -11,7 +15,6 @@ from __future__ import annotations
 import sqlite3
 
 MIGRATION_SET = "spoold"
-LATEST = "thread_index"
 
 _THREAD_INDEX = """
 CREATE TABLE rollouts (
@@ -93,6 +96,53 @@ CREATE INDEX archived_by_updated ON rollouts (updated_at_ms, thread_id) WHERE ar
 CREATE INDEX archived_by_recency ON rollouts (recency_at_ms, thread_id) WHERE archived=1 AND recognised=1;
 """
 
+# ``name_set`` is the moment (Unix ms) the name was given; ``git_set`` has a bit per column that is given.
+# ``updated_at_ms`` is a lower bound for the thread's. All rows of an index from before have no search text:
+# a size that no file has makes every file be indexed again.
+_LIFECYCLE = """
+CREATE TABLE thread_facts (
+    thread_id TEXT PRIMARY KEY,
+    name TEXT,
+    name_set INTEGER NOT NULL DEFAULT 0,
+    git_sha TEXT,
+    git_branch TEXT,
+    git_origin_url TEXT,
+    git_set INTEGER NOT NULL DEFAULT 0,
+    updated_at_ms INTEGER NOT NULL DEFAULT 0
+) STRICT, WITHOUT ROWID;
+CREATE TABLE read_states (
+    thread_id TEXT PRIMARY KEY,
+    first_unread_turn_id TEXT,
+    revision TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE TABLE goals (
+    thread_id TEXT PRIMARY KEY,
+    objective TEXT NOT NULL,
+    status TEXT NOT NULL,
+    token_budget INTEGER,
+    tokens_used INTEGER NOT NULL,
+    time_used_seconds INTEGER NOT NULL,
+    created_at_ms INTEGER NOT NULL,
+    updated_at_ms INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE TABLE relocations (
+    thread_id TEXT PRIMARY KEY,
+    action TEXT NOT NULL,
+    target TEXT,
+    now_ms INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE TABLE search_threads (
+    number INTEGER PRIMARY KEY,
+    thread_id TEXT NOT NULL UNIQUE
+) STRICT;
+CREATE VIRTUAL TABLE search USING fts5(text, tokenize='unicode61 remove_diacritics 2');
+CREATE INDEX threads_by_parent ON threads (parent_thread_id) WHERE parent_thread_id IS NOT NULL;
+UPDATE rollouts SET file_size=-1;
+"""
+
+_MIGRATIONS = {"thread_index": _THREAD_INDEX, "lifecycle": _LIFECYCLE}
+"""In order; one that has been in a release never changes."""
+
 
 def migrate(connection: sqlite3.Connection) -> None:
     """Bring the database to the latest form.
@@ -107,11 +157,15 @@ def migrate(connection: sqlite3.Connection) -> None:
 
     migrations = Migrations(MIGRATION_SET)
 
-    def thread_index(database: Database) -> None:
-        for statement in _THREAD_INDEX.split(";"):
-            database.execute(statement)
+    def add(name: str, script: str) -> None:
+        def run(database: Database) -> None:
+            for statement in script.split(";"):
+                database.execute(statement)
 
-    migrations(name=LATEST)(thread_index)
+        migrations(name=name)(run)
+
+    for name, script in _MIGRATIONS.items():
+        add(name, script)
     migrations.apply(Database(connection))
 
 
@@ -120,4 +174,4 @@ def _is_latest(connection: sqlite3.Connection) -> bool:
     if connection.execute(table).fetchone() is None:
         return False
     applied = "SELECT 1 FROM _sqlite_migrations WHERE migration_set=? AND name=?"
-    return connection.execute(applied, (MIGRATION_SET, LATEST)).fetchone() is not None
+    return connection.execute(applied, (MIGRATION_SET, list(_MIGRATIONS)[-1])).fetchone() is not None

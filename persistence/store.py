@@ -11,13 +11,15 @@ from __future__ import annotations
 import logging
 import sqlite3
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
 import trio
 
 from persistence.errors import StoreError
+from persistence.facts import UNSET, Goal, GoalStatus, ReadState, Unset, read_goal, read_states_of
 from persistence.history import History
 from persistence.home import Home
 from persistence.indexer import RolloutState
@@ -25,9 +27,16 @@ from persistence.jobs import Append, Batch, Release
 from persistence.readers import Readers, snapshot
 from persistence.rebuild import rebuild
 from persistence.resume import ResumeState, read_resume_state
-from persistence.rollout_files import rollout_path
+from persistence.rollout_files import active_path, rollout_path
 from persistence.scan import up_to_date
-from persistence.thread_list import ThreadQuery, ThreadRecord, ThreadsPage, read_page, read_record
+from persistence.thread_list import (
+    ThreadQuery,
+    ThreadRecord,
+    ThreadsPage,
+    read_descendants,
+    read_page,
+    read_record,
+)
 from persistence.writer import Writer, load_state
 from protocol.errors import InvalidRequest, NotSupported
 from protocol.runtime import Runtime
@@ -35,13 +44,18 @@ from protocol.thread_methods import ItemsPage, TurnsPage
 from protocol.threads import ItemsView, SortDirection, Turn
 
 __all__ = [
+    "UNSET",
     "Batch",
+    "Goal",
+    "GoalStatus",
+    "ReadState",
     "ResumeState",
     "Store",
     "StoreError",
     "ThreadQuery",
     "ThreadRecord",
     "ThreadsPage",
+    "Unset",
 ]
 
 log = logging.getLogger(__name__)
@@ -100,16 +114,26 @@ class Store:
         """Where the file of a thread that starts at ``at_ms`` goes. Nothing on disk is touched."""
         return rollout_path(self._home, self._runtime.local_time(at_ms), thread_id)
 
-    async def commit(self, batch: Batch) -> None:
-        """Append a batch and update the index; on return both have happened.
+    def active_path(self, archived: Path) -> Path:
+        """Where an archived rollout goes when it is brought back. Nothing on disk is touched."""
+        return active_path(self._home, archived)
 
-        With ``batch.fsync`` the lines are on the disk itself. Cancelled before the batch was handed to
-        the writer: nothing happened. From then on the outcome is waited for, cancelled or not.
+    async def commit(self, batch: Batch) -> None:
+        """Write a batch; on return all of it has happened.
+
+        With ``batch.fsync`` the lines are on the disk itself; facts, goals, read states and moved files
+        always are. Cancelled before the batch was handed to the writer: nothing happened. From then on the
+        outcome is waited for, cancelled or not.
 
         Raises:
-            StoreError: the batch was not appended; the caller may try again.
+            StoreError: the batch was not written; the caller may try again. Where the database alone failed
+                a batch that has lines and more, the lines were appended.
+            ValueError: a fact of the batch is none.
         """
         await self._ready()
+        batch.fact_operations()
+        if not batch.now_ms and (batch.facts or batch.relocate):
+            batch = replace(batch, now_ms=self._runtime.now_ms())
         token, finished = trio.lowlevel.current_trio_token(), trio.Event()
         outcome: list[StoreError | None] = []
 
@@ -141,16 +165,37 @@ class Store:
 
         return await self._read(read)
 
+    async def descendants(self, thread_id: str) -> list[str]:
+        """The threads that this one spawned, those that they spawned, and so on; parents come first.
+
+        Waits for the background rebuild, so that none is left out.
+        """
+        await self._whole_index()
+
+        def read(connection: sqlite3.Connection) -> list[str]:
+            return read_descendants(connection, thread_id)
+
+        return await self._read(read)
+
+    async def read_state(self, thread_id: str) -> ReadState | None:
+        """What the user has read of the thread, or None where nobody ever said."""
+        return (await self.read_states([thread_id])).get(thread_id)
+
+    async def read_states(self, thread_ids: Sequence[str]) -> dict[str, ReadState]:
+        """The read states of those of the threads that have one."""
+        return await self._read(lambda connection: read_states_of(connection, thread_ids))
+
+    async def goal(self, thread_id: str) -> Goal | None:
+        """The thread's goal, or None."""
+        return await self._read(lambda connection: read_goal(connection, thread_id))
+
     async def threads_page(self, query: ThreadQuery) -> ThreadsPage:
         """A page of the list. Waits for the background rebuild, so that nothing is left out.
 
         Raises:
             InvalidRequest: the cursor is none of ours, or the sort key needs a section.
         """
-        await self._ready()
-        await self._rebuilt.wait()
-        if self._rebuild_failure is not None:
-            raise self._rebuild_failure
+        await self._whole_index()
 
         def read(connection: sqlite3.Connection) -> ThreadsPage:
             page = read_page(connection, self._home, query)
@@ -268,6 +313,12 @@ class Store:
         await self._opened.wait()
         if self._open_failure is not None:
             raise self._open_failure
+
+    async def _whole_index(self) -> None:
+        await self._ready()
+        await self._rebuilt.wait()
+        if self._rebuild_failure is not None:
+            raise self._rebuild_failure
 
     async def _read(self, read: Callable[[sqlite3.Connection], T]) -> T:
         await self._ready()

@@ -14,8 +14,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from persistence.facts import MERGED, NAME
 from persistence.home import Home
 from persistence.rollout_lines import format_timestamp, parse_timestamp
+from persistence.search_index import THREAD_SHIFT
 from protocol.errors import InvalidRequest
 from protocol.threads import GitInfo, HistoryMode, SortDirection, ThreadSortKey
 
@@ -30,9 +32,16 @@ _SORT_COLUMNS = {
     "recency_at": "recency_at_ms",
 }
 _SELECT = (
-    "SELECT r.thread_id, r.path, r.archived, r.recognised, r.history_mode, r.created_at_ms, "
-    "r.updated_at_ms, r.recency_at_ms, t.* "
-    "FROM rollouts r CROSS JOIN threads t ON t.thread_id = r.thread_id WHERE "
+    "SELECT r.thread_id, r.path, r.archived, r.recognised, r.history_mode, r.created_at_ms, "  # noqa: S608
+    "r.updated_at_ms, r.recency_at_ms, t.preview, t.model_provider, t.model, t.reasoning_effort, t.cwd, "
+    "t.source, t.thread_source, t.originator, t.cli_version, t.forked_from_id, t.parent_thread_id, "
+    f"{MERGED} "
+    "FROM rollouts r CROSS JOIN threads t ON t.thread_id = r.thread_id "
+    "LEFT JOIN thread_facts f ON f.thread_id = r.thread_id WHERE "
+)
+_MATCHING = (
+    "r.thread_id IN (SELECT thread_id FROM search_threads WHERE number IN "  # noqa: S608
+    f"(SELECT rowid >> {THREAD_SHIFT} FROM search WHERE search MATCH ?))"
 )
 
 
@@ -67,7 +76,8 @@ class ThreadQuery:
     """Which threads to list, and in what order. None or empty: that filter does not apply.
 
     ``source_kinds`` None or empty means the interactive ones. ``limit`` None is 25, 0 acts as 1, large
-    ones act as 1000. ``cwds`` match exactly, apart from ``.``, ``..`` and trailing slashes.
+    ones act as 1000. ``cwds`` match exactly, apart from ``.``, ``..`` and trailing slashes. ``matching`` is
+    an expression of the full-text search.
     """
 
     cursor: str | None = None
@@ -81,6 +91,7 @@ class ThreadQuery:
     search_term: str | None = None
     excluded_ids: Sequence[str] | None = None
     parent_id: str | None = None
+    matching: str | None = None
 
 
 @dataclass(slots=True)
@@ -101,6 +112,17 @@ def read_record(connection: sqlite3.Connection, home: Home, thread_id: str) -> T
     """The record of one thread, or None where its file never held a rollout line."""
     row = connection.execute(f"{_SELECT} r.thread_id=? AND r.recognised=1", (thread_id,)).fetchone()
     return _record(home, row) if row is not None else None
+
+
+def read_descendants(connection: sqlite3.Connection, thread_id: str) -> list[str]:
+    """The ids of all threads below this one, parents first."""
+    statement = (
+        "WITH RECURSIVE below (id, depth) AS (SELECT ?, 0 UNION "
+        "SELECT t.thread_id, depth + 1 FROM below JOIN threads t ON t.parent_thread_id = below.id "
+        "WHERE depth < 1000) "
+        "SELECT id FROM below WHERE id <> ? GROUP BY id ORDER BY min(depth), id"
+    )
+    return [row["id"] for row in connection.execute(statement, (thread_id, thread_id))]
 
 
 def read_page(connection: sqlite3.Connection, home: Home, query: ThreadQuery) -> ThreadsPage:
@@ -148,10 +170,13 @@ def _conditions(query: ThreadQuery) -> tuple[list[str], list[Any]]:
         normal = [os.path.normpath(cwd) for cwd in query.cwds]
         among("t.cwd", sorted({*query.cwds, *normal, *(f"{cwd}/" for cwd in normal)}))
     if query.search_term:
-        conditions.append("(instr(t.preview, ?) > 0 OR instr(coalesce(t.name, ''), ?) > 0)")
+        conditions.append(f"(instr(t.preview, ?) > 0 OR instr(coalesce({NAME}, ''), ?) > 0)")
         values += [query.search_term, query.search_term]
     if query.excluded_ids:
         among("r.thread_id", query.excluded_ids, "NOT")
+    if query.matching is not None:
+        conditions.append(_MATCHING)
+        values.append(query.matching)
     if query.parent_id is not None:
         conditions.append("t.parent_thread_id = ?")
         values.append(query.parent_id)

@@ -3,6 +3,7 @@
 Jobs wait in a queue; the thread takes all that are waiting and works them off as one group: first every
 append, then one fsync per file that needs it, then one database transaction for all index rows, then the
 callers are woken. Under load many commits share one fsync of the database; alone, a commit costs one.
+A job that moves files ends its group: it is done after all before it and before all behind it.
 
 The rollout is the truth and the index is derived from it. That decides every failure:
 
@@ -21,17 +22,19 @@ import os
 import queue
 import sqlite3
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from persistence.appending import encode_lines, sync_path, write_all
-from persistence.database import note_damage, open_for_writing
+from persistence.appending import encode_lines, make_folders, sync_path, write_all
+from persistence.database import note_damage, open_for_writing, transact
 from persistence.errors import StoreError
+from persistence.facts import append_name
 from persistence.home import Home
-from persistence.indexer import COLUMNS, Indexer, Operation, RolloutState, begin, parse_line, save
+from persistence.indexer import COLUMNS, Indexer, RolloutState, begin, parse_line, save
 from persistence.jobs import NO_ROW, Append, Apply, Batch, Job, Release
-from persistence.rollout_files import find_one, read_lines
+from persistence.relocation import finish, relocate
+from persistence.rollout_files import find_one, rank, read_lines
 
 log = logging.getLogger(__name__)
 
@@ -116,6 +119,7 @@ class Writer:
         path = self._home.database
         try:
             connection = open_for_writing(path, now_ms)
+            finish(connection, self._home)
         except Exception as error:
             log.exception("the database cannot be opened")
             failure = StoreError(f"could not open {path}: {error}", "database", path=path)
@@ -169,17 +173,25 @@ class Writer:
             return not any(isinstance(job, _Stop) for job in group)
 
     def _work_off(self, connection: sqlite3.Connection, group: list[Job | _Stop], finished: set[int]) -> bool:
+        part: list[Job] = []
+        for job in group:
+            if isinstance(job, Job):
+                part.append(job)
+                if isinstance(job, Append) and job.batch is not None and job.batch.relocate is not None:
+                    self._work_part(connection, part, finished)
+                    part = []
+        self._work_part(connection, part, finished)
+        return not any(isinstance(job, _Stop) for job in group)
+
+    def _work_part(self, connection: sqlite3.Connection, part: list[Job], finished: set[int]) -> None:
         outcomes: list[tuple[Job, StoreError | None]] = []
         to_sync: dict[Path, list[Append]] = {}
-        going_on = True
-        for job in group:
+        for job in part:
             match job:
-                case _Stop():
-                    going_on = False
                 case Append():
                     outcomes.append((job, self._guard(connection, job, to_sync)))
                 case Apply():
-                    self._check_apply(connection, job, group)
+                    self._check_apply(connection, job, part)
                     outcomes.append((job, None))
                 case Release():
                     self._live.pop(job.thread_id, None)
@@ -188,10 +200,29 @@ class Writer:
                     outcomes.append((job, None))
         failures = self._sync(to_sync)
         database_failures = self._transact(connection, [job for job, error in outcomes if job.operations])
-        for job, error in outcomes:
+        for job, failure in outcomes:
+            error = failure or failures.get(id(job)) or database_failures.get(id(job))
+            if error is None and isinstance(job, Append) and job.batch is not None:
+                error = self._after_commit(connection, job.batch)
             finished.add(id(job))
-            job.done(error or failures.get(id(job)) or database_failures.get(id(job)))
-        return going_on
+            job.done(error)
+
+    def _after_commit(self, connection: sqlite3.Connection, batch: Batch) -> StoreError | None:
+        if "name" in batch.facts:
+            append_name(self._home, batch.thread_id, batch.facts["name"], batch.now_ms)
+        if batch.relocate is None:
+            return None
+        thread_ids = [batch.thread_id, *batch.also]
+        for thread_id in thread_ids:
+            self._live.pop(thread_id, None)
+        try:
+            relocate(connection, self._home, batch.relocate, thread_ids, batch.now_ms)
+        except StoreError as error:
+            return error
+        except sqlite3.Error as error:
+            what = f"could not {batch.relocate} thread {batch.thread_id}: {error}"
+            return StoreError(what, "database", path=self._home.database)
+        return None
 
     def _guard(
         self, connection: sqlite3.Connection, job: Append, to_sync: dict[Path, list[Append]]
@@ -199,7 +230,9 @@ class Writer:
         assert job.batch is not None
         thread_id = job.batch.thread_id
         try:
-            path = self._append(connection, job, job.batch)
+            more = job.batch.fact_operations()
+            path = self._append(connection, job, job.batch) if job.batch.lines else None
+            job.operations += more
         except StoreError as error:
             return error
         except sqlite3.Error as error:
@@ -209,7 +242,7 @@ class Writer:
             log.exception("an append failed unexpectedly")
             self._live.pop(thread_id, None)
             return StoreError(f"could not append to thread {thread_id}: {error!r}", "disk")
-        if job.batch.fsync:
+        if job.batch.fsync and path is not None:
             to_sync.setdefault(path, []).append(job)
         return None
 
@@ -253,18 +286,11 @@ class Writer:
         return found.path
 
     def _make_folders(self, thread_id: str, folder: Path) -> None:
-        made: list[Path] = []
-        missing = folder
-        while not missing.exists():
-            made.append(missing)
-            missing = missing.parent
         try:
-            for each in reversed(made):
-                each.mkdir(mode=0o700, exist_ok=True)
+            # A new file is on the disk only when every folder that got a new name is.
+            self._unsynced_folders[thread_id] = make_folders(folder)
         except OSError as error:
             raise StoreError.from_os("make", folder, error) from error
-        # A new file is on the disk only when every folder that got a new name is.
-        self._unsynced_folders[thread_id] = [folder, *(each.parent for each in made)]
 
     def _indexer(
         self, connection: sqlite3.Connection, thread_id: str, path: Path, descriptor: int, new: bool
@@ -319,18 +345,28 @@ class Writer:
         self._live[base.thread_id] = base
         job.operations = [*indexer.operations[:catching_up], save(base)]
 
-    def _check_apply(self, connection: sqlite3.Connection, job: Apply, group: Iterable[Job | _Stop]) -> None:
+    def _check_apply(self, connection: sqlite3.Connection, job: Apply, group: Iterable[Job]) -> None:
         assert job.state is not None
         thread_id = job.state.thread_id
         # Rows of this thread that the group has not stored yet are newer than what the scan began with.
         pending = any(_moves(other, thread_id) for other in group)
         current = self._live.get(thread_id) or load_state(connection, thread_id)
         at = NO_ROW if current is None else current.indexed_bytes
-        if pending or at != job.expected:
+        if pending or at != job.expected or self._is_superseded(current, job.state):
             job.operations = []
             return
         self._live.pop(thread_id, None)
         job.applied = True
+
+    def _is_superseded(self, current: RolloutState | None, scanned: RolloutState) -> bool:
+        """Whether the scanned file is the thread's rollout no more: moved, removed, or reverted meanwhile."""
+        path = self._home.root / scanned.path
+        if not path.exists():
+            return True
+        if current is None or current.path == scanned.path:
+            return False
+        other = self._home.root / current.path
+        return rank(self._home, other) > rank(self._home, path) and other.exists()
 
     def _sync(self, to_sync: dict[Path, list[Append]]) -> dict[int, StoreError]:
         failures: dict[int, StoreError] = {}
@@ -347,11 +383,11 @@ class Writer:
                 failures.update({id(job): failure for job in jobs})
         return failures
 
-    def _transact(self, connection: sqlite3.Connection, jobs: list[Job]) -> dict[int, StoreError]:
+    def _transact(self, connection: sqlite3.Connection, jobs: Sequence[Job]) -> dict[int, StoreError]:
         if not jobs:
             return {}
         try:
-            _execute(connection, [operation for job in jobs for operation in job.operations])
+            transact(connection, [operation for job in jobs for operation in job.operations])
         except Exception as error:
             if isinstance(error, sqlite3.Error):
                 note_damage(self._home.database, error)
@@ -361,41 +397,32 @@ class Writer:
             behind: set[str] = set()
             for job in jobs:
                 # Rows of a later append would claim that an earlier one of the thread is indexed.
-                thread_id = job.batch.thread_id if isinstance(job, Append) and job.batch else ""
+                batch = job.batch if isinstance(job, Append) else None
+                thread_id = batch.thread_id if batch is not None and batch.lines else ""
                 if thread_id not in behind:
                     failed = self._transact(connection, [job])
                     failures.update(failed)
                     if thread_id and thread_id not in self._live:
                         behind.add(thread_id)
+                elif batch is not None and batch.fact_operations():
+                    failures[id(job)] = StoreError(f"could not write the index: {error}", "database")
             return failures
         return {}
 
     def _index_failed(self, job: Job, error: Exception) -> dict[int, StoreError]:
-        if isinstance(job, Append):
-            assert job.batch is not None
+        if isinstance(job, Append) and job.batch is not None and job.batch.lines:
             log.error("thread %s is written but not indexed: %s", job.batch.thread_id, error)
             self._live.pop(job.batch.thread_id, None)
-            return {}
+            if not job.batch.fact_operations():
+                return {}
         failure = StoreError(f"could not write the index: {error}", "database", path=self._home.database)
         return {id(job): failure}
 
 
-def _moves(job: Job | _Stop, thread_id: str) -> bool:
+def _moves(job: Job, thread_id: str) -> bool:
     match job:
         case Append():
-            return job.batch is not None and job.batch.thread_id == thread_id
+            return job.batch is not None and job.batch.thread_id == thread_id and bool(job.batch.lines)
         case Apply():
             return job.applied and job.state is not None and job.state.thread_id == thread_id
     return False
-
-
-def _execute(connection: sqlite3.Connection, operations: Iterable[Operation]) -> None:
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        for statement, parameters in operations:
-            connection.execute(statement, parameters)
-        connection.execute("COMMIT")
-    except BaseException:
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
-        raise

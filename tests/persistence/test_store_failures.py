@@ -151,7 +151,7 @@ async def test_an_index_that_cannot_be_written_does_not_fail_the_append_and_heal
     async with opened(tmp_path) as store:
         await create(store, THREAD)
         with monkeypatch.context() as patch:
-            patch.setattr(persistence.writer, "_execute", broken)
+            patch.setattr(persistence.writer, "transact", broken)
             await add_turn(store, THREAD, 1, START_MS)
             with pytest.raises(StoreError, match="could not write the index"):
                 await store.all_turns(THREAD)
