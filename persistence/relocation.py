@@ -27,7 +27,7 @@ from persistence.errors import StoreError
 from persistence.facts import forget_facts, set_updated
 from persistence.home import Home
 from persistence.indexer import forget
-from persistence.rollout_files import active_path, find_files, is_reverted
+from persistence.rollout_files import active_path, find_beside, find_files, is_reverted
 
 log = logging.getLogger(__name__)
 
@@ -115,8 +115,10 @@ def _files(connection: sqlite3.Connection, home: Home, thread_id: str) -> list[P
     row = connection.execute("SELECT path FROM rollouts WHERE thread_id=?", (thread_id,)).fetchone()
     if row is not None:
         path = home.root / row[0]
-        if not is_reverted(path) and path.exists():
-            return [path]
+        # Looking at one folder is cheap. A revert leaves its files together, so one without has no others.
+        beside = find_beside(path, thread_id) if path.exists() else []
+        if beside == [path] and not is_reverted(path):
+            return beside
     return find_files(home, thread_id)
 
 
@@ -161,8 +163,7 @@ def _move_another(
     home: Home, action: Action, thread_id: str, files: list[Path], folders: set[Path], now_ms: int
 ) -> list[Operation]:
     if not files:
-        gone = _rows(home, action, thread_id, None, now_ms)
-        return gone if action == "delete" else [forget_intent(thread_id)]
+        return _rows(home, action, thread_id, None, now_ms)
     try:
         moved, touched = _move(home, action, files)
     except OSError as error:
@@ -180,7 +181,8 @@ def _rows(home: Home, action: Action, thread_id: str, moved: Path | None, now_ms
             ("DELETE FROM threads WHERE thread_id=?", (thread_id,)),
             forget_intent(thread_id),
         ]
-    assert moved is not None
+    if moved is None:
+        return [forget_intent(thread_id)]
     values = (str(moved.relative_to(home.root)), int(action == "archive"), thread_id)
     operations: list[Operation] = [("UPDATE rollouts SET path=?, archived=? WHERE thread_id=?", values)]
     if action == "unarchive":

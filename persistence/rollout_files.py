@@ -111,6 +111,13 @@ def find_files(home: Home, thread_id: str) -> list[Path]:
     return sorted(paths, key=lambda path: rank(home, path), reverse=True)
 
 
+def find_beside(path: Path, thread_id: str) -> list[Path]:
+    """The rollout files of a thread in the folder of ``path``."""
+    with os.scandir(path.parent) as entries:
+        names = [entry.name for entry in entries if thread_id in entry.name]
+    return [path.with_name(name) for name in names if thread_of(name) == thread_id]
+
+
 def _walk(home: Home) -> Iterator[tuple[str, Path]]:
     for folder in (home.sessions, home.archived_sessions):
         for parent, folders, names in os.walk(folder):

@@ -219,7 +219,7 @@ class Writer:
             relocate(connection, self._home, batch.relocate, thread_ids, batch.now_ms)
         except StoreError as error:
             return error
-        except sqlite3.Error as error:
+        except (sqlite3.Error, OSError) as error:
             what = f"could not {batch.relocate} thread {batch.thread_id}: {error}"
             return StoreError(what, "database", path=self._home.database)
         return None
