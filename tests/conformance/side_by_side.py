@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -121,9 +121,6 @@ class Performance:
         ]
         self._seen = len(self.daemon.client.seen)
         self.acts.append(Act(name, answer, new))
-
-
-Script = Callable[[Performance], Awaitable[None]]
 
 
 def text(words: str) -> list[dict[str, Any]]:

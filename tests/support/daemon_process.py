@@ -33,7 +33,7 @@ from tests.support.scripted_model import ScriptedModel, open_scripted_model
 from tests.support.traffic import Traffic
 from tests.support.wire_schema import own_schema, problems, reference_schema
 
-LIMIT = 60.0
+LIMIT = 90.0
 """Seconds after which a test that hangs fails; far above what any takes."""
 STOP_LIMIT = 15.0
 

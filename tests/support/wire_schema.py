@@ -121,11 +121,9 @@ class ReferenceSchema:
             file = self._answer_file(received.method)
             if file is None:
                 return None
-            shape = self._load(file)
-            definitions = shape.get("definitions", {})
-            return _validator(_result({k: v for k, v in shape.items() if k != "definitions"}), {
-                "definitions": definitions
-            })  # fmt: skip
+            shape = dict(self._load(file))
+            definitions = shape.pop("definitions", {})
+            return _validator(_result(shape), {"definitions": definitions})
         union = self._load("ServerRequest.json" if received.kind == "request" else "ServerNotification.json")
         for branch in union["oneOf"]:
             if branch["properties"]["method"]["enum"] == [received.method]:
