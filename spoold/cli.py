@@ -209,9 +209,9 @@ def _run(settings: _Settings, options: dict[str, Any]) -> int:
     if options["strict_config"]:
         _refuse_unknown_keys(daemon)
 
-    from spoold.wiring import run_daemon
+    from spoold.ownership import run_on_home
 
-    return run_daemon(daemon)
+    return run_on_home(daemon)
 
 
 def _refuse_unknown_keys(options: DaemonOptions) -> None:

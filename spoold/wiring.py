@@ -5,7 +5,8 @@ period (a second signal ends it); interrupt what still runs; say goodbye to the 
 stage has a deadline, so nothing can keep the daemon alive.
 
 A daemon that serves only the standard streams belongs to the program that started it: when that leaves, or a
-signal comes, there is nobody left to finish turns for, and they are interrupted at once.
+signal comes, there is nobody left to finish turns for, and they are interrupted at once. Unless others have
+attached through the control socket meanwhile: it stays for them, and then for what they have left running.
 """
 
 from __future__ import annotations
@@ -13,9 +14,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
-import sys
-from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
 import trio
 
@@ -25,12 +24,13 @@ from persistence.config import Config, ConfigError
 from persistence.home import Home, HomeError
 from persistence.store import Store
 from spoold.daemon import Daemon
-from spoold.options import DaemonOptions, OptionError, StartError
+from spoold.options import DaemonOptions, StartError
+from spoold.ownership import Succession, say
 from spoold.system_runtime import SystemRuntime
 from spoold.turn_runner import RunnerFactory
 from spoold.websocket_auth import authenticator_from
 from transport.connection import Gateway, Limits
-from transport.listen import Listen, ListenError, Listeners, open_listeners, parse_listen
+from transport.listen import Listen, ListenError, Listeners, open_listeners
 from transport.methods import METHODS
 
 log = logging.getLogger(__name__)
@@ -39,63 +39,54 @@ STOP_DEADLINE = 10.0
 """Seconds for interrupting turns, and again for saying goodbye and flushing, after the grace period."""
 
 
-@dataclass(frozen=True, slots=True)
-class Foundation:
-    """What must be there before anything is listened on."""
+async def run_daemon(
+    options: DaemonOptions,
+    home: Home,
+    listens: Sequence[Listen],
+    signals: AsyncIterator[int],
+    succession: Succession,
+) -> int:
+    """Run until the client on the standard streams leaves or a signal ends it.
 
-    home: Home
-    config: Config
-    listens: Sequence[Listen]
-    server_cwd: str
+    Args:
+        options: as the command line gave them.
+        home: owned by this process.
+        listens: what the options ask to listen on.
+        signals: SIGTERM and SIGINT, received since before the call.
+        succession: how the home came to be owned by this process.
 
-
-def run_daemon(options: DaemonOptions) -> int:
-    """Run until the client on the standard streams leaves or a signal ends it. Returns the exit code.
+    Returns:
+        the exit code; negative: die of that signal.
 
     Raises:
         OptionError: an option's value is impossible.
         StartError: the daemon cannot start.
     """
-    foundation = _lay(options)
-    claim = None
     try:
-        claim = foundation.home.claim()
-        code = trio.run(_main, options, foundation)
-    except (HomeError, ListenError) as error:
-        raise StartError(str(error)) from None
-    finally:
-        if claim is not None:
-            claim.release()
-    if code < 0:
-        # A program that a signal ended dies of that signal, so that its parent can tell.
-        signal.signal(-code, signal.SIG_DFL)
-        os.kill(os.getpid(), -code)
-    return code
-
-
-def _lay(options: DaemonOptions) -> Foundation:
-    try:
-        listens = [parse_listen(url) for url in options.listens]
-    except ValueError as error:
-        raise OptionError(str(error)) from None
-    try:
-        home = Home.open(options.home)
         config = Config.load(home, options.overrides)
-        return Foundation(home, config, listens, os.getcwd())  # noqa: PTH109 - paths travel as text
-    except (HomeError, ConfigError) as error:
+        server_cwd = os.getcwd()  # noqa: PTH109 - paths travel as text
+        runtime = SystemRuntime()
+        listeners = await open_listeners(
+            listens, home.root, authenticator_from(options.ws_auth, runtime), succession.stdio
+        )
+    except (HomeError, ConfigError, ListenError) as error:
         raise StartError(str(error)) from None
     except FileNotFoundError:
         raise StartError("the working directory does not exist any more") from None
-
-
-async def _main(options: DaemonOptions, foundation: Foundation) -> int:
-    runtime, home, config = SystemRuntime(), foundation.home, foundation.config
-    authenticator = authenticator_from(options.ws_auth, runtime)
-    listeners = await open_listeners(foundation.listens, home.root, authenticator)
+    predecessor_died = _open_control(listeners, home) or succession.of is not None
 
     store = Store(home, runtime)
     runners = RunnerFactory(config, runtime)
-    supervisor = Supervisor(runtime, store, config, runners.new, foundation.server_cwd, home)
+    supervisor = Supervisor(
+        runtime,
+        store,
+        config,
+        runners.new,
+        server_cwd,
+        home,
+        # A client that was asked by the predecessor may answer late: nothing of ours may have that id.
+        first_request_id=runtime.now_ms() if predecessor_died else 0,
+    )
     daemon = Daemon(home.root, runtime, config, supervisor, Catalogue(store, supervisor))
     bounds = config.limits
     gateway = Gateway(
@@ -104,28 +95,42 @@ async def _main(options: DaemonOptions, foundation: Foundation) -> int:
         Limits(outbox_bytes=bounds.outbox_bytes, in_flight=bounds.requests_in_flight),
     )
     served = trio.Event()
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(store.run)
-            await nursery.start(supervisor.run)
-            nursery.start_soon(_serve, listeners, gateway, served)
-            # Not before signals are received: whoever reads this line may send one.
-            _announce(listeners, config)
-            code = await _until_the_end(daemon, listeners, signals, bounds.shutdown_grace_secs)
-            with trio.move_on_after(STOP_DEADLINE):
-                await supervisor.stop()
-            listeners.close()
-            with trio.move_on_after(STOP_DEADLINE):
-                await served.wait()
-                await runners.aclose()
-            nursery.cancel_scope.cancel()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(store.run)
+        await nursery.start(supervisor.run)
+        nursery.start_soon(_serve, listeners, gateway, served)
+        _announce(home, listeners, config, succession)
+        code = await _until_the_end(daemon, listeners, gateway, signals, bounds.shutdown_grace_secs)
+        with trio.move_on_after(STOP_DEADLINE):
+            await supervisor.stop()
+        listeners.close()
+        with trio.move_on_after(STOP_DEADLINE):
+            await served.wait()
+            await runners.aclose()
+        nursery.cancel_scope.cancel()
     return code
 
 
-def _announce(listeners: Listeners, config: Config) -> None:
+def _open_control(listeners: Listeners, home: Home) -> bool:
+    """Open the door for other processes; whether a predecessor that died has left its own.
+
+    Without it everything works but sharing, so that it cannot be opened is no reason not to start.
+    """
+    try:
+        return listeners.open_control(home.root).replaced
+    except ListenError as error:
+        log.warning("no other process can share %s: %s", home.root, error)
+        return False
+
+
+def _announce(home: Home, listeners: Listeners, config: Config, succession: Succession) -> None:
+    if succession.of is None:
+        say(f"owns {home.root}")
+    else:
+        say(f"owns {home.root} now: process {succession.of} has ended")
     for address in listeners.addresses:
         if address != "stdio://":
-            print(f"spoold listens on {address}", file=sys.stderr, flush=True)
+            say(f"listens on {address}")
     for warning in config.warnings:
         log.warning("%s", warning)
 
@@ -136,7 +141,7 @@ async def _serve(listeners: Listeners, gateway: Gateway, served: trio.Event) -> 
 
 
 async def _until_the_end(
-    daemon: Daemon, listeners: Listeners, signals: AsyncIterator[int], grace: float
+    daemon: Daemon, listeners: Listeners, gateway: Gateway, signals: AsyncIterator[int], grace: float
 ) -> int:
     """Serve until something ends it, then let running turns finish where somebody may still want them.
 
@@ -144,10 +149,13 @@ async def _until_the_end(
         the exit code; negative: die of that signal.
     """
     alone = listeners.addresses == ["stdio://"]
-    number = await _first(signals, daemon.shutdown_requested if alone else None)
-    if alone:
-        return -signal.SIGINT if number == signal.SIGINT else 0
     supervisor = daemon.supervisor
+    number = await _first(signals, daemon.shutdown_requested.wait if alone else trio.sleep_forever)
+    if alone:
+        if number is None and gateway.connections:
+            say(f"stays for {len(gateway.connections)} attached clients; its own has left")
+            number = await _first(signals, lambda: _deserted(gateway, supervisor, grace))
+        return -signal.SIGINT if number == signal.SIGINT else 0
     supervisor.begin_drain()
     if supervisor.running_turns():
         log.warning("shutting down: waiting for %d running turns", supervisor.running_turns())
@@ -156,15 +164,28 @@ async def _until_the_end(
     return 0
 
 
-async def _first(signals: AsyncIterator[int], event: trio.Event | None) -> int | None:
-    """Wait for a signal (its number) or the event (None)."""
+async def _deserted(gateway: Gateway, supervisor: Supervisor, grace: float) -> None:
+    """Wait until nobody is connected and nothing runs, or nobody has come back for the grace period.
+
+    New clients are welcome to the end: whom we turned away would wait for us to end.
+    """
+    while True:
+        await gateway.deserted()
+        with trio.move_on_after(grace):
+            await supervisor.quiet()
+        if not gateway.connections:
+            return
+
+
+async def _first(signals: AsyncIterator[int], other: Callable[[], Awaitable[None]]) -> int | None:
+    """Wait for a signal (its number) or for the other thing (None)."""
     number: int | None = None
 
     async def listen() -> None:
         nonlocal number
         number = await _next(signals)
 
-    await _race(listen, event.wait if event is not None else trio.sleep_forever)
+    await _race(listen, other)
     return number
 
 

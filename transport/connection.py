@@ -66,6 +66,7 @@ class Gateway:
         connections: the open ones, in the order they came.
         closing: whether ``close_all`` was called: who comes now is sent away at once.
         ids: where the connections' ids come from.
+        departures: who waits for a connection to end is parked here.
     """
 
     daemon: Daemon
@@ -74,6 +75,12 @@ class Gateway:
     connections: dict[int, Connection] = field(default_factory=dict)
     closing: bool = False
     ids: Iterator[int] = field(default_factory=lambda: itertools.count(1))
+    departures: trio.lowlevel.ParkingLot = field(default_factory=trio.lowlevel.ParkingLot)
+
+    async def deserted(self) -> None:
+        """Wait until nobody is connected."""
+        while self.connections:
+            await self.departures.park()
 
     def close_all(self, code: int = CLOSE_GOING_AWAY, reason: str = "server is shutting down") -> None:
         """Begin the orderly end of every connection: what waits is sent, then the close frame."""
@@ -245,6 +252,7 @@ def _part(connection: Connection) -> None:
         connection.end = (CLOSE_NORMAL, "")
     connection.outbox.finish(drop=True)
     del connection.gateway.connections[connection.id]
+    connection.gateway.departures.unpark_all()
     log.debug("%s disconnected", connection.name)
     if connection.initialised:
         connection.gateway.daemon.peer_gone(connection)

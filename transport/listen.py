@@ -10,16 +10,18 @@ from __future__ import annotations
 import errno
 import logging
 import socket
-from collections.abc import Sequence
+import sys
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import trio
 
+from transport.channel import MessageChannel
 from transport.connection import Gateway, serve_connection
 from transport.listen_url import Listen, ListenOff, ListenStdio, ListenUnix, ListenWebSocket, parse_listen
 from transport.stdio import StdioChannel, standard_streams
-from transport.unix import UnixListener, open_unix_listener
+from transport.unix import UnixListener, bind_unix_listener
 
 __all__ = ["Listen", "ListenError", "Listeners", "control_socket", "open_listeners", "parse_listen"]
 
@@ -53,13 +55,14 @@ class Listeners:
         addresses: what clients connect to, as ``--listen`` values with the real port.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, stdio: MessageChannel | None = None) -> None:
         self.addresses: list[str] = []
         self.stdio = False
         self._sockets: list[tuple[SocketListener, Authenticator | None]] = []
         self._accepting = trio.CancelScope()
         self._closing = trio.Event()
         self._gateway: Gateway | None = None
+        self._open_stdio = stdio
 
     async def _open(self, listen: Listen, home: Path, authenticator: Authenticator | None) -> None:
         match listen:
@@ -78,11 +81,32 @@ class Listeners:
             case ListenUnix():
                 path = listen.path or control_socket(home)
                 try:
-                    unix = await open_unix_listener(path, own_folder=listen.path is None)
+                    unix = bind_unix_listener(
+                        path, own_folder=listen.path is None, link_when_long=listen.path is None
+                    )
                 except OSError as error:
                     raise ListenError(f"cannot listen on unix://{path}: {error.strerror or error}") from error
                 self._sockets.append((unix, None))
                 self.addresses.append(f"unix://{path}")
+
+    def open_control(self, home: Path) -> UnixListener:
+        """Listen on the home's control socket, too, unless ``listens`` named it. For the owner of the home.
+
+        It is no address of ours: nobody asked for it, and it does not keep the daemon running.
+
+        Raises:
+            ListenError: it cannot be opened, or another program listens there.
+        """
+        path = control_socket(home)
+        for listener, _ in self._sockets:
+            if isinstance(listener, UnixListener) and listener.path == path:
+                return listener
+        try:
+            control = bind_unix_listener(path, own_folder=True, link_when_long=True)
+        except OSError as error:
+            raise ListenError(f"cannot listen on unix://{path}: {error.strerror or error}") from error
+        self._sockets.append((control, None))
+        return control
 
     async def serve(
         self, gateway: Gateway, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
@@ -122,8 +146,11 @@ class Listeners:
             await self.aclose()
 
     async def _serve_stdio(self, gateway: Gateway) -> None:
-        with standard_streams() as (in_fd, out_fd):
-            await serve_connection(StdioChannel(in_fd, out_fd), gateway)
+        if self._open_stdio is not None:
+            await serve_connection(self._open_stdio, gateway)
+        else:
+            with standard_streams() as (in_fd, out_fd):
+                await serve_connection(StdioChannel(in_fd, out_fd), gateway)
         if not self._closing.is_set():
             gateway.daemon.request_shutdown("the client on stdio is gone")
 
@@ -135,7 +162,10 @@ class Listeners:
 
 
 async def open_listeners(
-    listens: Sequence[Listen], home: Path, authenticator: Authenticator | None = None
+    listens: Sequence[Listen],
+    home: Path,
+    authenticator: Authenticator | None = None,
+    stdio: MessageChannel | None = None,
 ) -> Listeners:
     """Bind everything that ``listens`` names, or nothing.
 
@@ -143,11 +173,12 @@ async def open_listeners(
         listens: the values of ``--listen``.
         home: the home folder, for the control socket.
         authenticator: who may connect to the TCP listeners; unix sockets have file permissions.
+        stdio: the standard streams, where they are in use already; closed when they have been served.
 
     Raises:
         ListenError: one of them cannot be opened.
     """
-    listeners = Listeners()
+    listeners = Listeners(stdio)
     try:
         for listen in listens:
             await listeners._open(listen, home, authenticator)
@@ -179,8 +210,8 @@ async def _accept(
     gateway: Gateway,
     connections: trio.Nursery,
 ) -> None:
-    from transport.websocket import serve_websocket  # heavy: only for who listens on sockets
-
+    if isinstance(listener, trio.SocketListener):
+        _websocket_server()
     count = 0
     while True:
         try:
@@ -192,9 +223,29 @@ async def _accept(
             await trio.sleep(ACCEPT_PAUSE)
             continue
         count += 1
-        connections.start_soon(
-            serve_websocket, stream, gateway, authenticator, _name(listener, stream, count)
-        )
+        connections.start_soon(_serve, stream, gateway, authenticator, _name(listener, stream, count))
+
+
+async def _serve(
+    stream: trio.SocketStream, gateway: Gateway, authenticator: Authenticator | None, name: str
+) -> None:
+    if "transport.websocket" in sys.modules:
+        serve = _websocket_server()
+    else:
+        # The control socket is always open and seldom used: its first client pays for the import, in a
+        # thread, so that the other clients do not.
+        try:
+            serve = await trio.to_thread.run_sync(_websocket_server)
+        except BaseException:
+            await trio.aclose_forcefully(stream)
+            raise
+    await serve(stream, gateway, authenticator, name)
+
+
+def _websocket_server() -> Callable[..., Awaitable[None]]:
+    from transport.websocket import serve_websocket  # heavy: only for who serves sockets
+
+    return serve_websocket
 
 
 def _name(listener: SocketListener, stream: trio.SocketStream, count: int) -> str:

@@ -13,6 +13,7 @@ What the library leaves to its caller, and where it is done:
 from __future__ import annotations
 
 import logging
+from socket import AF_UNIX
 
 import trio
 from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_server_stream
@@ -23,12 +24,18 @@ from transport.connection import Gateway, serve_connection
 from transport.framing import MAX_MESSAGE_BYTES
 from transport.http_front import HEAD_TIMEOUT, Authenticator, accept_upgrade
 from transport.replay_stream import ReplayStream
+from transport.unix_client import ATTACHED_HEADER, VERSION_HEADER
 
 log = logging.getLogger(__name__)
 
 PING_INTERVAL = 20.0
 PONG_TIMEOUT = 20.0
 RECEIVE_BYTES = 64 * 1024
+LONGEST_FRAME = 16 * 1024 * 1024
+"""Bytes of a frame that we send: websocket libraries refuse longer ones by default, but join frames."""
+
+_LARGEST_UNFRAGMENTED = b"16777216"
+"""What clients on the unix socket are told they may send in one frame; longer ones are taken, too."""
 
 # The library logs two lines for every frame at debug level.
 logging.getLogger("trio-websocket").setLevel(logging.INFO)
@@ -41,11 +48,14 @@ class WebSocketChannel:
         socket: the connection after the handshake.
         stream: the stream under it.
         name: where the client comes from.
+        waits_for_reader: the client is a process of ours that stands for one on standard streams.
     """
 
-    def __init__(self, socket: WebSocketConnection, stream: ReplayStream, name: str) -> None:
+    def __init__(
+        self, socket: WebSocketConnection, stream: ReplayStream, name: str, *, waits_for_reader: bool = False
+    ) -> None:
         self.name = name
-        self.waits_for_reader = False
+        self.waits_for_reader = waits_for_reader
         self._socket = socket
         self._stream = stream
         # Invariant: once True, half a frame may have been sent: nothing may follow it.
@@ -97,9 +107,23 @@ def text_frames(messages: list[bytes]) -> bytes:
             parts.append(bytes((0x81, length)))
         elif length < 1 << 16:
             parts.append(b"\x81\x7e" + length.to_bytes(2, "big"))
-        else:
+        elif length <= LONGEST_FRAME:
             parts.append(b"\x81\x7f" + length.to_bytes(8, "big"))
+        else:
+            parts.append(_fragments(message))
+            continue
         parts.append(message)
+    return b"".join(parts)
+
+
+def _fragments(message: bytes) -> bytes:
+    parts: list[bytes] = []
+    opcode = 0x01
+    for start in range(0, len(message), LONGEST_FRAME):
+        part = message[start : start + LONGEST_FRAME]
+        final = 0x80 if start + LONGEST_FRAME >= len(message) else 0
+        parts.append(bytes((final | opcode, 0x7F)) + len(part).to_bytes(8, "big") + part)
+        opcode = 0x00
     return b"".join(parts)
 
 
@@ -116,14 +140,25 @@ async def serve_websocket(
             if upgrade is None:
                 return
             replay = ReplayStream(stream, upgrade.received, upgrade.head_length, MAX_MESSAGE_BYTES)
-            await _serve_frames(replay, gateway, name)
+            await _serve_frames(replay, gateway, name, local=_is_local(stream))
     except (trio.BrokenResourceError, trio.ClosedResourceError):
         log.debug("%s was reset", name)
     except Exception:
         log.exception("connection %s failed", name)
 
 
-async def _serve_frames(replay: ReplayStream, gateway: Gateway, name: str) -> None:
+def _is_local(stream: trio.abc.Stream) -> bool:
+    return isinstance(stream, trio.SocketStream) and stream.socket.family == AF_UNIX
+
+
+async def _serve_frames(replay: ReplayStream, gateway: Gateway, name: str, *, local: bool) -> None:
+    # Whom the file permissions let in may ask to be waited for: it stands for a client on its own stdio.
+    waits, headers = False, []
+    if local:
+        headers = [
+            (b"x-codex-websocket-max-unfragmented-message-bytes", _LARGEST_UNFRAGMENTED),
+            (VERSION_HEADER.encode(), gateway.daemon.version.encode()),
+        ]
     try:
         async with trio.open_nursery() as nursery:
             with trio.move_on_after(HEAD_TIMEOUT) as handshake:
@@ -134,12 +169,16 @@ async def _serve_frames(replay: ReplayStream, gateway: Gateway, name: str) -> No
                     max_message_size=MAX_MESSAGE_BYTES,
                     receive_buffer_size=RECEIVE_BYTES,
                 )
-                socket = await request.accept()
+                waits = local and any(key.lower() == ATTACHED_HEADER.encode() for key, _ in request.headers)
+                socket = await request.accept(extra_headers=headers)
             if handshake.cancelled_caught:
                 nursery.cancel_scope.cancel()
                 return
-            nursery.start_soon(_keep_alive, socket, replay, name)
-            await serve_connection(WebSocketChannel(socket, replay, name), gateway)
+            if not waits:
+                # A unix socket is never half open; who may read slowly may also answer pings late.
+                nursery.start_soon(_keep_alive, socket, replay, name)
+            channel = WebSocketChannel(socket, replay, name, waits_for_reader=waits)
+            await serve_connection(channel, gateway)
             nursery.cancel_scope.cancel()
     except* (ConnectionClosed, LocalProtocolError):
         # The library's reader lets them out when a ping or an error is to be answered while the

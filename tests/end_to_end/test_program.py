@@ -160,7 +160,7 @@ def test_a_home_that_cannot_be_written_exits_1_with_one_line(tmp_path: Path) -> 
 def test_the_end_of_stdin_ends_the_daemon_with_0_and_leaves_a_private_home(tmp_path: Path) -> None:
     home = tmp_path / "home"
     result = spoold(tmp_path, "serve", SPOOLD_HOME=str(home))
-    assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
+    assert (result.returncode, result.stdout, result.stderr) == (0, "", f"spoold owns {home}\n")
     assert stat.S_IMODE(home.stat().st_mode) == 0o700
     for path in home.rglob("*"):
         assert stat.S_IMODE(path.stat().st_mode) & 0o077 == 0, path
@@ -172,7 +172,7 @@ def test_flags_of_the_reference_that_select_nothing_here_are_accepted_with_a_war
         "--enable", "a", "--disable", "b", "--stdio", "--listen", "stdio://",
     )  # fmt: skip
     assert (result.returncode, result.stdout) == (0, "")
-    warnings = result.stderr.splitlines()
+    warnings = [line for line in result.stderr.splitlines() if line.startswith("Warning")]
     assert [line.split()[:2] for line in warnings] == [
         ["Warning:", "--analytics-default-enabled"],
         ["Warning:", "--session-source"],
