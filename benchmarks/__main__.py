@@ -11,6 +11,7 @@ import os
 import platform
 import sys
 import tempfile
+import time
 from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
@@ -22,6 +23,7 @@ from benchmarks.measure_list import thread_list
 from benchmarks.measure_memory import memory
 from benchmarks.measure_start import cold_start, thread_start
 from benchmarks.measure_turns import burst, many_threads, round_trip
+from benchmarks.processes import CpuClock
 from benchmarks.reference import VERSION, NoReference, install_reference
 from benchmarks.report import Row, table
 from benchmarks.servers import Bench, Program, reference_program, scripted_model, spoold_program
@@ -35,6 +37,9 @@ MEASURES: dict[str, Callable[[Bench], Awaitable[list[Row]]]] = {
     "memory": memory,
     "list": thread_list,
 }
+
+_DISTURBED = 0.1
+"""Share of the machine; more than that in other programs' hands is said to disturb."""
 
 
 async def _measure(programs: list[Program], names: list[str], folder: Path, quick: bool) -> list[Row]:
@@ -51,7 +56,6 @@ def _machine() -> dict[str, Any]:
         "cores": len(os.sched_getaffinity(0)),
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
         "python": platform.python_version(),
-        "load": round(os.getloadavg()[0], 2),
     }
 
 
@@ -72,13 +76,18 @@ def main() -> int:
             return 1
     machine = _machine()
     names = options.only or list(MEASURES)
+    began, cpu = time.monotonic(), CpuClock.now()
     with tempfile.TemporaryDirectory(prefix="spoold-bench-", ignore_cleanup_errors=True) as folder:
         rows = trio.run(partial(_measure, programs, names, Path(folder), options.quick))
+    others = cpu.taken_by_others(time.monotonic() - began, machine["cores"])
+    machine["taken_by_others"] = round(others, 3)
 
     print(
         f"{machine['cores']} cores, {machine['system']}, Python {machine['python']}, "
-        f"load before {machine['load']}; reference: codex {VERSION}; ratio: spoold / reference"
+        f"{others:.0%} of it used by other programs; reference: codex {VERSION}; ratio: spoold / reference"
     )
+    if others > _DISTURBED:
+        print("the machine was not quiet: neither the figures nor the ratios are to be relied on")
     print(table(rows))
     missed = [row for row in rows if row.missed]
     for row in missed:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 import trio
@@ -92,3 +93,26 @@ async def at_rest(pids: Iterable[int]) -> None:
         if now == before:
             return
         before = now
+
+
+@dataclass(frozen=True)
+class CpuClock:
+    """CPU seconds of the whole machine and of this process with the children it has waited for."""
+
+    machine: float
+    ours: float
+
+    @classmethod
+    def now(cls) -> CpuClock:
+        user, nice, system, _idle, _iowait, irq, softirq, *_ = map(
+            int, _read(_PROC / "stat").splitlines()[0].split()[1:]
+        )
+        spent = os.times()
+        ours = spent.user + spent.system + spent.children_user + spent.children_system
+        return cls((user + nice + system + irq + softirq) / _TICKS, ours)
+
+    def taken_by_others(self, seconds: float, cores: int) -> float:
+        """The share of the machine, 0 to 1, that other programs used in the ``seconds`` since this moment."""
+        now = CpuClock.now()
+        others = (now.machine - self.machine) - (now.ours - self.ours)
+        return max(0.0, others / (seconds * cores))
