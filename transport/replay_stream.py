@@ -7,9 +7,12 @@ declares more than the limit breaks the connection before its payload arrives.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import trio
 
 SEND_CHUNK = 64 * 1024
+LAST_WORDS_SECONDS = 1.0
 
 
 class FrameGuard:
@@ -68,6 +71,8 @@ class ReplayStream(trio.abc.Stream):
         self._lock = trio.Lock()
         self.progress = 0
         """Grows with every chunk that moves in either direction."""
+        self.last_words: Callable[[], bytes] = bytes
+        """Asked for what is still to be sent when the stream is closed in good order."""
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         """Raises trio.BrokenResourceError for a frame that declares too much, besides the usual."""
@@ -109,5 +114,13 @@ class ReplayStream(trio.abc.Stream):
         await self._stream.wait_send_all_might_not_block()
 
     async def aclose(self) -> None:
-        """Close the stream below."""
-        await self._stream.aclose()
+        """Send the last words, unless a frame is half sent or the client does not take them; then close."""
+        try:
+            words = self.last_words()
+            if words and not self._lock.locked():
+                with trio.move_on_after(LAST_WORDS_SECONDS):
+                    await self._stream.send_all(words)
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            pass
+        finally:
+            await self._stream.aclose()

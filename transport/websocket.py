@@ -17,6 +17,8 @@ from socket import AF_UNIX
 
 import trio
 from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_server_stream
+from wsproto.connection import ConnectionState
+from wsproto.events import CloseConnection
 from wsproto.utilities import LocalProtocolError
 
 from transport.channel import ChannelClosed
@@ -31,6 +33,7 @@ log = logging.getLogger(__name__)
 PING_INTERVAL = 20.0
 PONG_TIMEOUT = 20.0
 RECEIVE_BYTES = 64 * 1024
+_RULES_BROKEN = (1002, 1003, 1007)
 LONGEST_FRAME = 16 * 1024 * 1024
 """Bytes of a frame that we send: websocket libraries refuse longer ones by default, but join frames."""
 
@@ -174,6 +177,7 @@ async def _serve_frames(replay: ReplayStream, gateway: Gateway, name: str, *, lo
             if handshake.cancelled_caught:
                 nursery.cancel_scope.cancel()
                 return
+            replay.last_words = lambda: _complaint(socket)
             if not waits:
                 # A unix socket is never half open; who may read slowly may also answer pings late.
                 nursery.start_soon(_keep_alive, socket, replay, name)
@@ -184,6 +188,17 @@ async def _serve_frames(replay: ReplayStream, gateway: Gateway, name: str, *, lo
         # The library's reader lets them out when a ping or an error is to be answered while the
         # connection is closing.
         log.debug("%s was reset", name)
+
+
+def _complaint(socket: WebSocketConnection) -> bytes:
+    """The close frame for a client that broke the rules (text that is no UTF-8, a reserved opcode).
+
+    The library knows the code and closes the stream without sending it.
+    """
+    reason, frames = socket.closed, socket._wsproto
+    if reason is None or reason.code not in _RULES_BROKEN or frames.state is not ConnectionState.OPEN:
+        return b""
+    return bytes(frames.send(CloseConnection(code=reason.code)))
 
 
 async def _keep_alive(socket: WebSocketConnection, stream: ReplayStream, name: str) -> None:

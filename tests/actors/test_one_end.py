@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import permutations, product
+from itertools import pairwise, permutations, product
 from typing import Any
 
 import trio
@@ -99,7 +99,7 @@ def check(stage: Stage, peer: RecordingPeer, story: Story, *, ephemeral: bool) -
     assert len(story.asked.answers) == 1
     assert stage.terminal_lines(story.thread_id) == ([] if ephemeral else [turn_id])
     shown = [params["status"] for params in peer.params("thread/status/changed")]
-    assert all(one != other for one, other in zip(shown, shown[1:], strict=False)), "a status was repeated"
+    assert all(one != other for one, other in pairwise(shown)), "a status was repeated"
     assert shown[-1]["type"] == ("systemError" if end["turn"]["status"] == "failed" else "idle")
     order = peer.methods()
     last_status = max(index for index, name in enumerate(order) if name == "thread/status/changed")

@@ -26,6 +26,7 @@ async def daemon(tmp_path: Path) -> AsyncIterator[DaemonProcess]:
 
 async def new_thread(client: Client, **params: Any) -> str:
     thread_id: str = (await client.call("thread/start", params))["thread"]["id"]
+    await client.wait_for("thread/started", lambda note: note["thread"]["id"] == thread_id)
     return thread_id
 
 
@@ -198,9 +199,7 @@ async def test_two_clients_see_the_same_turn_and_the_first_answer_wins(daemon: D
         first.forget()
         second.forget()
         await begin(second, thread_id, "shell echo hi | say done")
-        questions = [
-            await each.wait_for("item/commandExecution/requestApproval") for each in (first, second)
-        ]
+        questions = [await each.wait_for("item/commandExecution/requestApproval") for each in (first, second)]
         assert questions[0] == questions[1]
         await first.answer(questions[0], {"decision": "accept"})
         await second.answer(questions[1], {"decision": "decline"})
@@ -224,18 +223,35 @@ async def test_a_turn_goes_on_without_any_client_and_is_there_when_one_comes_bac
     assert (turn["status"], turn["items"][-1]["text"]) == ("completed", "while you were away")
 
 
-FAILURES = [
+CUT = "stream disconnected before completion: "
+FAILURES: list[tuple[str, str, Any]] = [
     ("http 500 x", "high demand", "internalServerError"),
     ('http 400 {"oops": 1}', '{"oops": 1}', "other"),
-    ("http 401 who are you", "unexpected status 401 Unauthorized: who are you, url: ", {"httpConnectionFailed": {"httpStatusCode": 401}}),
-    ("http 429 slow down", "exceeded retry limit, last status: 429 Too Many Requests", {"responseTooManyFailedAttempts": {"httpStatusCode": 429}}),
-    ("cut one two three four", "stream disconnected before completion: Transport error: network error: error decoding response body", "other"),
-    ("nocomplete all of it", "stream disconnected before completion: stream closed before response.completed", "other"),
-    ("failed server_error it broke", "stream disconnected before completion: it broke", "other"),
-    ("failed context_length_exceeded long", "ran out of room in the model's context window", "contextWindowExceeded"),
-    ("failed insufficient_quota pay", "Quota exceeded. Check your plan and billing details.", "usageLimitExceeded"),
+    (
+        "http 401 who are you",
+        "unexpected status 401 Unauthorized: who are you, url: ",
+        {"httpConnectionFailed": {"httpStatusCode": 401}},
+    ),
+    (
+        "http 429 slow down",
+        "exceeded retry limit, last status: 429 Too Many Requests",
+        {"responseTooManyFailedAttempts": {"httpStatusCode": 429}},
+    ),
+    (
+        "cut one two three four",
+        CUT + "Transport error: network error: error decoding response body",
+        "other",
+    ),
+    ("nocomplete all of it", CUT + "stream closed before response.completed", "other"),
+    ("failed server_error it broke", CUT + "it broke", "other"),
+    (
+        "failed context_length_exceeded x",
+        "out of room in the model's context window",
+        "contextWindowExceeded",
+    ),
+    ("failed insufficient_quota pay", "Quota exceeded. Check your plan and billing", "usageLimitExceeded"),
     ("incomplete max_output_tokens", "Incomplete response returned, reason: max_output_tokens", "other"),
-]  # fmt: skip
+]
 
 
 async def test_every_failure_of_a_model_has_its_words_its_code_and_its_order(daemon: DaemonProcess) -> None:
@@ -256,7 +272,9 @@ async def test_every_failure_of_a_model_has_its_words_its_code_and_its_order(dae
 
 async def test_a_stream_that_breaks_is_asked_for_again_and_the_clients_are_told(tmp_path: Path) -> None:
     async with trio.open_nursery() as nursery, open_scripted_model(nursery) as model:
-        patient = f'[model_providers.patient]\nname = "p"\nbase_url = "{model.base_url}"\nstream_max_retries = 1\n'
+        patient = (
+            f'[model_providers.patient]\nname = "p"\nbase_url = "{model.base_url}"\nstream_max_retries = 1\n'
+        )
         async with open_daemon(tmp_path, model=model, config=patient) as daemon:
             client = daemon.client
             thread_id = await new_thread(client, modelProvider="patient")
