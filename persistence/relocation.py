@@ -78,7 +78,7 @@ def finish(connection: sqlite3.Connection, home: Home) -> None:
     for thread_id, action, target, now_ms in connection.execute(statement).fetchall():
         log.info("thread %s: finishing what was interrupted: %s", thread_id, action)
         if action == _COPYING:
-            operations += _finish_copy(home, thread_id, target)
+            operations += _finish_copy(home, thread_id, target, now_ms)
         else:
             files = _files(connection, home, thread_id)
             operations += _move_another(home, action, thread_id, files, folders, now_ms)
@@ -103,11 +103,13 @@ def part_of(target: Path) -> Path:
     return target.with_name(f"{target.name}.part")
 
 
-def _finish_copy(home: Home, thread_id: str, target: str) -> list[Operation]:
+def _finish_copy(home: Home, thread_id: str, target: str, now_ms: int) -> list[Operation]:
     path = home.root / target
     part_of(path).unlink(missing_ok=True)
+    if not path.exists():
+        return [forget_intent(thread_id)]
     # The row may still be that of the file before: without one, the new file is found.
-    return [*(forget(thread_id) if path.exists() else ()), forget_intent(thread_id)]
+    return [*forget(thread_id), *set_updated(thread_id, now_ms), forget_intent(thread_id)]
 
 
 def _files(connection: sqlite3.Connection, home: Home, thread_id: str) -> list[Path]:

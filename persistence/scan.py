@@ -18,7 +18,7 @@ from pathlib import Path
 from persistence.errors import StoreError
 from persistence.home import Home
 from persistence.indexer import Indexer, RolloutState, begin, forget, parse_line, save
-from persistence.jobs import NO_ROW, Apply, Job
+from persistence.jobs import NO_ROW, Apply, Job, Release
 from persistence.rollout_files import FoundFile, find_one, read_lines
 from persistence.writer import Writer, load_state
 
@@ -95,7 +95,7 @@ def _store(writer: Writer, indexer: Indexer, expected: int) -> bool:
 def drop(writer: Writer, thread_id: str) -> None:
     """Take a thread whose file is gone out of the index."""
     operations = [*forget(thread_id), ("DELETE FROM threads WHERE thread_id=?", (thread_id,))]
-    writer.call(Job(operations=operations))
+    writer.call(Release(thread_id=thread_id, operations=operations))
 
 
 def is_fresh(home: Home, state: RolloutState) -> bool:

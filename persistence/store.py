@@ -27,7 +27,8 @@ from persistence.jobs import Append, Batch, Release
 from persistence.readers import Readers, snapshot
 from persistence.rebuild import rebuild
 from persistence.resume import ResumeState, read_resume_state
-from persistence.rollout_files import active_path, rollout_path
+from persistence.rollout_copy import find_cut, write_fork, write_reverted
+from persistence.rollout_files import active_path, reverted_path, rollout_path
 from persistence.scan import up_to_date
 from persistence.thread_list import (
     ThreadQuery,
@@ -282,6 +283,69 @@ class Store:
 
         return await self._read(read)
 
+    async def fork(
+        self,
+        source_id: str,
+        record: ThreadRecord,
+        *,
+        last_turn_id: str | None = None,
+        before_turn_id: str | None = None,
+        exclude_open_turn: bool = False,
+        at_ms: int,
+    ) -> None:
+        """Make a thread from the beginning of another one, which may be running.
+
+        ``record`` is the new thread's: its id, path (see ``rollout_path``) and what its first line says; its
+        preview and history mode are the source's. It ends behind ``last_turn_id``, before ``before_turn_id``,
+        or where the source ends. An open turn at its end is left out, or shown as interrupted. Cancelled: the
+        thread was made or nothing is left of it.
+
+        Raises:
+            InvalidRequest: the source has no rollout, or no such turn.
+            StoreError: the thread was not made.
+        """
+        missing = InvalidRequest(f"no rollout found for thread id {source_id}")
+
+        def copy(stopped: threading.Event) -> None:
+            with self._readers.connection() as connection:
+                self._state(connection, source_id, missing)
+                with snapshot(connection):
+                    state = self._stored_state(connection, source_id, missing)
+                    cut = find_cut(
+                        connection,
+                        state,
+                        last_turn_id=last_turn_id,
+                        before_turn_id=before_turn_id,
+                        exclude_open_turn=exclude_open_turn,
+                    )
+            write_fork(self._writer, self._home, state, cut, record, at_ms, stopped)
+
+        await self._copy(copy)
+
+    async def revert(self, thread_id: str, before_turn_id: str, at_ms: int) -> None:
+        """Take back the turn and all after it. The file so far is kept, a new one takes its place.
+
+        The caller sees to it that nothing is written to the thread meanwhile. Cancelled: it was done or the
+        thread is as it was.
+
+        Raises:
+            InvalidRequest: the thread has no rollout, or no such turn.
+            StoreError: the thread is as it was.
+        """
+        missing = InvalidRequest(f"no rollout found for thread id {thread_id}")
+        revision = self._runtime.new_id()
+
+        def copy(stopped: threading.Event) -> None:
+            with self._readers.connection() as connection:
+                self._state(connection, thread_id, missing)
+                with snapshot(connection):
+                    state = self._stored_state(connection, thread_id, missing)
+                    cut = find_cut(connection, state, before_turn_id=before_turn_id)
+            target = reverted_path(self._home.root / state.path, revision)
+            write_reverted(self._writer, self._home, state, cut, target, at_ms, stopped)
+
+        await self._copy(copy)
+
     async def _open(self) -> None:
         token, opened = trio.lowlevel.current_trio_token(), trio.Event()
 
@@ -329,9 +393,40 @@ class Store:
 
         return await trio.to_thread.run_sync(work, limiter=self._readers.limiter, abandon_on_cancel=True)
 
+    async def _copy(self, copy: Callable[[threading.Event], None]) -> None:
+        """Run it in a worker thread; cancelled, tell it to stop and wait until it has cleaned up."""
+        await self._ready()
+        stopped, finished = threading.Event(), trio.Event()
+        failure: list[Exception] = []
+
+        async def work() -> None:
+            with trio.CancelScope(shield=True):
+                try:
+                    await trio.to_thread.run_sync(copy, stopped)
+                except Exception as error:
+                    failure.append(error)
+            finished.set()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(work)
+            try:
+                await finished.wait()
+            finally:
+                stopped.set()
+        if failure:
+            raise failure[0]
+
     def _state(self, connection: sqlite3.Connection, thread_id: str, missing: Exception) -> RolloutState:
         state = up_to_date(connection, self._writer, self._home, thread_id)
         if state is None or not state.recognised:
+            raise missing
+        return state
+
+    def _stored_state(
+        self, connection: sqlite3.Connection, thread_id: str, missing: Exception
+    ) -> RolloutState:
+        state = load_state(connection, thread_id)
+        if state is None:
             raise missing
         return state
 
@@ -347,9 +442,7 @@ class Store:
         def read(connection: sqlite3.Connection) -> T:
             self._state(connection, thread_id, unknown)
             with snapshot(connection):
-                state = load_state(connection, thread_id)
-                if state is None:
-                    raise unknown
+                state = self._stored_state(connection, thread_id, unknown)
                 return take(History(connection, state, self._home.root / state.path, live_turn_id))
 
         return await self._read(read)
