@@ -26,7 +26,7 @@ STDIO = "stdio"
 
 _START_DEADLINE = 60.0
 _STOP_DEADLINE = 15.0
-_ADDRESS = re.compile(r"ws://127\.0\.0\.1:\d+")
+_ADDRESS = re.compile(r"(ws://127\.0\.0\.1:\d+)\s")  # the line is complete
 
 _CONFIG = """\
 model = "mock-model"
@@ -150,6 +150,10 @@ class Bench:
             async with connect_websocket(url) as client:
                 await client.initialize("benchmarks")
                 yield Server(program, process.pid, cwd), client
+        except Exception as error:
+            said = await trio.Path(log_path).read_text(errors="replace")
+            error.add_note(f"{program.name} (exit code {process.poll()}) said: {said[-2000:].strip()}")
+            raise
         finally:
             await _end(process)
 
@@ -179,7 +183,7 @@ async def _announced(process: trio.Process, log_path: Path) -> str:
     while True:
         text = await trio.Path(log_path).read_text(errors="replace")
         if found := _ADDRESS.search(text):
-            return found[0]
+            return found[1]
         if process.poll() is not None:
             raise RuntimeError(f"a server ended at once with {process.returncode}: {text.strip()}")
         await trio.sleep(0.02)
