@@ -11,6 +11,7 @@ import json
 import logging
 import os
 import re
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -135,6 +136,9 @@ def _describe(home: Home, path: Path) -> FoundFile | None:
     try:
         status = path.stat()
     except OSError:
+        return None
+    if not stat.S_ISREG(status.st_mode):
+        # Opening a pipe of that name would wait for ever.
         return None
     archived = path.is_relative_to(home.archived_sessions)
     return FoundFile(thread_id, path, archived, status.st_size, status.st_mtime_ns)

@@ -30,19 +30,19 @@ from persistence.resume import ResumeState, read_resume_state
 from persistence.rollout_copy import find_cut, write_fork, write_reverted
 from persistence.rollout_files import active_path, reverted_path, rollout_path
 from persistence.scan import up_to_date
+from persistence.search import SearchPage, expression, find_threads, list_threads
 from persistence.thread_list import (
     ThreadQuery,
     ThreadRecord,
     ThreadsPage,
     read_descendants,
-    read_page,
     read_record,
 )
 from persistence.writer import Writer, load_state
 from protocol.errors import InvalidRequest, NotSupported
 from protocol.runtime import Runtime
 from protocol.thread_methods import ItemsPage, TurnsPage
-from protocol.threads import ItemsView, SortDirection, Turn
+from protocol.threads import ItemsView, SortDirection, ThreadSortKey, Turn
 
 __all__ = [
     "UNSET",
@@ -51,6 +51,7 @@ __all__ = [
     "GoalStatus",
     "ReadState",
     "ResumeState",
+    "SearchPage",
     "Store",
     "StoreError",
     "ThreadQuery",
@@ -62,7 +63,6 @@ __all__ = [
 log = logging.getLogger(__name__)
 
 _CLOSING_SECONDS = 5.0
-_REPAIRS = 20  # times a page is read again because files of it are gone
 
 T = TypeVar("T")
 
@@ -197,20 +197,38 @@ class Store:
             InvalidRequest: the cursor is none of ours, or the sort key needs a section.
         """
         await self._whole_index()
+        return await self._read(lambda connection: list_threads(connection, self._writer, self._home, query))
 
-        def read(connection: sqlite3.Connection) -> ThreadsPage:
-            page = read_page(connection, self._home, query)
-            for _ in range(_REPAIRS):
-                gone = [record.id for record in page.records if not record.path.exists()]
-                if not gone:
-                    break
-                for thread_id in gone:
-                    # Moved or removed by somebody else: found again, or its row is dropped.
-                    up_to_date(connection, self._writer, self._home, thread_id)
-                page = read_page(connection, self._home, query)
-            return page
+    async def search(
+        self,
+        term: str,
+        cursor: str | None = None,
+        limit: int | None = None,
+        *,
+        archived: bool = False,
+        source_kinds: Sequence[str] | None = None,
+        sort_key: ThreadSortKey = "recency_at",
+        direction: SortDirection = "desc",
+    ) -> SearchPage:
+        """A page of the threads in which the term was said, by user or agent; see ``persistence.search``.
 
-        return await self._read(read)
+        ``archived`` looks among the archived ones only. A term without letters and digits finds nothing.
+        Waits for the background rebuild.
+
+        Raises:
+            InvalidRequest: the cursor is none of ours, or the sort key needs a section.
+        """
+        await self._whole_index()
+        query = ThreadQuery(
+            cursor=cursor,
+            limit=limit,
+            sort_key=sort_key,
+            direction=direction,
+            source_kinds=source_kinds,
+            archived=archived,
+            matching=expression(term),
+        )
+        return await self._read(lambda connection: find_threads(connection, self._writer, self._home, query))
 
     async def turns_page(
         self,
