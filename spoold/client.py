@@ -17,6 +17,7 @@ import subprocess
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
@@ -24,6 +25,7 @@ import trio
 from pydantic_core import from_json, to_json
 
 from transport.framing import MAX_MESSAGE_BYTES, LineFramer, TooLong
+from transport.unix import connect_unix
 
 Json = dict[str, Any]
 
@@ -241,7 +243,7 @@ async def connect_websocket(
     stream: trio.SocketStream
     if url.startswith("unix://"):
         host, resource = "localhost", "/rpc"
-        stream = await trio.open_unix_socket(url.removeprefix("unix://"))
+        stream = await connect_unix(Path(url.removeprefix("unix://")))
     else:
         parts = urlsplit(url)
         host, resource = parts.netloc, parts.path or "/"
