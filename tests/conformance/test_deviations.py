@@ -5,9 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-import trio
-
-from tests.support.daemon_process import SPOOLD, clean_environment, open_daemon
+from tests.support.daemon_process import open_daemon
 
 ROOT = Path(__file__).parents[2]
 
@@ -47,17 +45,3 @@ async def test_the_legacy_history_mode_is_answered_with_what_is_done(tmp_path: P
         await daemon.client.run_turn(started["thread"]["id"], "say hello")
         [rollout] = daemon.home.rglob("rollout-*.jsonl")
         assert '"history_mode":"paginated"' in rollout.read_text().partition("\n")[0]
-
-
-async def test_a_second_process_on_one_home_is_refused(tmp_path: Path) -> None:
-    async with open_daemon(tmp_path) as daemon:
-        second = await trio.run_process(
-            [*SPOOLD, "--listen", "ws://127.0.0.1:0"],
-            env=clean_environment(tmp_path),
-            cwd=daemon.work,
-            capture_stderr=True,
-            check=False,
-        )
-        assert second.returncode == 1
-        assert second.stderr == f"Error: home {daemon.home} is in use by another spoold\n".encode()
-        assert (await daemon.client.call("thread/loaded/list"))["data"] == [], "the first goes on"
