@@ -8,16 +8,17 @@ classified as "already covered" or not.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from actors.effects import Decision, Replay, SendRequest
+from actors.acts import archived, no_rollout
+from actors.effects import AnswerResume, Decision, Replay, SendRequest
 from actors.messages import PeerGone, Read, Resume, Started, Unsubscribe
 from actors.peer import Outgoing, Peer
 from actors.replay import ReplayRing
 from actors.state import ThreadState
-from actors.views import loaded_thread, resume_result, start_result
-from persistence.store import Store
-from protocol.errors import InvalidRequest, NotSupported, RpcError
+from actors.views import loaded_thread, read_state_view, resume_result, start_result, thread_now
+from persistence.store import ReadState, Store
+from protocol.errors import InvalidRequest, NotSupported
 from protocol.items import ThreadItem
 from protocol.notifications import ThreadNote, ThreadStarted, TokenUsageUpdated, WarningNote
 from protocol.thread_methods import InitialTurnsPageParams, ThreadReadResult, TurnsPage, UnsubscribeResult
@@ -36,15 +37,40 @@ class Snapshot:
     """What followed the client's last ``seq``, if it asked and the ring holds it: then there are no turns."""
 
 
-def started(state: ThreadState, message: Started) -> Decision:
-    """Answer thread/start, subscribe its client, and announce the thread to everybody."""
-    after = state.subscribed(message.reply.peer)
+async def started(state: ThreadState, message: Started, store: Store, revision: str) -> Decision:
+    """Answer thread/start or thread/fork, subscribe its client, and announce the thread to everybody.
+
+    ``revision`` names the read state of a fork, which begins with it.
+    """
+    peer, thread_id = message.reply.peer, state.record.id
+    after = replace(state, announced=True).subscribed(peer)
     decision = Decision(after)
-    decision.answer(message.reply, start_result(after))
+    if after.materialised and after.read_state is None:
+        decision.read_state = ReadState(None, revision)
+        after = decision.state = replace(after, read_state=decision.read_state)
+    result = start_result(after)
+    with_turns = message.fork is not None and not message.fork.exclude_turns
+    if with_turns:
+        source = message.fork_source if after.ephemeral else thread_id
+        result.thread.turns = await store.all_turns(source or thread_id)
+    decision.answer(message.reply, result)
+    if with_turns:
+        _usage_again(decision, peer)
     decision.notify("thread/started", ThreadStarted(thread=loaded_thread(after)))
     for text in message.warnings:
-        decision.notify("warning", WarningNote(thread_id=state.record.id, message=text))
+        decision.notify("warning", WarningNote(thread_id=thread_id, message=text))
     return decision
+
+
+def _usage_again(decision: Decision, peer: Peer) -> None:
+    """Tell one client the counters as they stand."""
+    state = decision.state
+    if state.usage is not None and state.usage_turn is not None:
+        decision.notify(
+            "thread/tokenUsage/updated",
+            TokenUsageUpdated(thread_id=state.record.id, turn_id=state.usage_turn, token_usage=state.usage),
+            only=peer,
+        )
 
 
 async def snapshot(
@@ -59,6 +85,8 @@ async def snapshot(
     thread_id = state.record.id
     if state.ephemeral:
         raise no_rollout(thread_id)
+    if state.record.archived:
+        raise archived(thread_id)
     if params.path is not None and state.path is not None and params.path != str(state.path):
         raise InvalidRequest(
             f"cannot resume running thread {thread_id} with stale path: "
@@ -104,15 +132,13 @@ async def first_page(
     )
 
 
-def resumed(
-    state: ThreadState, message: Resume, found: Snapshot, *, cold: bool, seq: int, epoch: str
-) -> Decision:
-    """Answer thread/resume and subscribe its client; ``cold``: this step loaded the thread."""
+def resumed(state: ThreadState, message: Resume, found: Snapshot, epoch: str) -> Decision:
+    """Answer thread/resume and subscribe its client; announce the thread if it was not known as loaded."""
     peer = message.reply.peer
-    after = state.subscribed(peer)
+    cold = not state.announced
+    after = replace(state, announced=True).subscribed(peer)
     decision = Decision(after)
-    if cold:
-        decision.show_status()
+    decision.show_status()
     result = resume_result(after, found.turns, found.page, found.turns_cursor, found.items_cursor)
     result.epoch = epoch
     thread_id = state.record.id
@@ -123,14 +149,9 @@ def resumed(
         decision.effects.append(Replay(found.replay, peer))
         replay_pending(decision, after, peer)
         return decision
-    result.seq = seq
-    decision.answer(message.reply, result)
-    if state.usage is not None and state.usage_turn is not None and (cold or found.turns):
-        decision.notify(
-            "thread/tokenUsage/updated",
-            TokenUsageUpdated(thread_id=thread_id, turn_id=state.usage_turn, token_usage=state.usage),
-            only=peer,
-        )
+    decision.effects.append(AnswerResume(message.reply, result))
+    if cold or found.turns:
+        _usage_again(decision, peer)
     decision.notify("thread/goal/cleared", ThreadNote(thread_id=thread_id))
     replay_pending(decision, after, peer)
     return decision
@@ -157,7 +178,10 @@ async def read(state: ThreadState, message: Read, store: Store) -> ThreadReadRes
             raise NotSupported("list_turns is not supported yet")
         live = state.turn.id if state.turn is not None else None
         turns = await store.all_turns(state.record.id, live_turn_id=live)
-    return ThreadReadResult(thread=loaded_thread(state, turns))
+    thread = thread_now(state)
+    thread.turns = turns or []
+    known = state.read_state
+    return ThreadReadResult(thread=thread, read_state=None if known is None else read_state_view(known))
 
 
 def unsubscribed(state: ThreadState, message: Unsubscribe) -> Decision:
@@ -172,8 +196,3 @@ def unsubscribed(state: ThreadState, message: Unsubscribe) -> Decision:
 def peer_gone(state: ThreadState, message: PeerGone) -> Decision:
     """A connection ended."""
     return Decision(state.unsubscribed(message.peer.id))
-
-
-def no_rollout(thread_id: str) -> RpcError:
-    """The error for a thread that is nowhere on disk."""
-    return InvalidRequest(f"no rollout found for thread id {thread_id}")

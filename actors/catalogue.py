@@ -10,12 +10,13 @@ from __future__ import annotations
 from actors.messages import Read, ReadHistory
 from actors.peer import Reply
 from actors.supervisor import Supervisor
-from actors.views import loaded_thread, stored_thread
+from actors.views import loaded_thread, read_state_view, stored_thread
 from persistence.errors import StoreError
 from persistence.store import Store, ThreadQuery, ThreadRecord
 from protocol.errors import InternalError, InvalidParams, InvalidRequest, NotSupported
 from protocol.ids import parse_uuid
 from protocol.ids import thread_id as parse_thread_id
+from protocol.lifecycle_methods import SearchHit, SearchParams, SearchResult
 from protocol.thread_methods import (
     ItemsListParams,
     ItemsPage,
@@ -67,8 +68,10 @@ class Catalogue:
             page = await self._store.threads_page(query)
         except StoreError as error:
             raise InternalError(str(error)) from error
+        known = await self._store.read_states([record.id for record in page.records])
         return ThreadListResult(
             data=[self._row(record) for record in page.records],
+            read_states={thread_id: read_state_view(state) for thread_id, state in known.items()},
             next_cursor=page.next_cursor,
             backwards_cursor=page.backwards_cursor,
         )
@@ -102,14 +105,15 @@ class Catalogue:
             InvalidRequest: a wrong id, or a thread nobody knows.
         """
         thread_id = parse_thread_id(params.thread_id)
-        if self._supervisor.loaded(thread_id) is not None:
+        if self._supervisor.live_state(thread_id) is not None:
             self._supervisor.post(thread_id, Read(reply, params))
             return None
         record = await self._stored(thread_id)
         thread = stored_thread(record)
         if params.include_turns:
             thread.turns = await self._store.all_turns(thread_id)
-        return ThreadReadResult(thread=thread)
+        known = await self._store.read_state(thread_id)
+        return ThreadReadResult(thread=thread, read_state=None if known is None else read_state_view(known))
 
     async def turns_list(self, params: TurnsListParams, reply: Reply) -> TurnsPage | None:
         """thread/turns/list. None: the thread is loaded and its actor answers through ``reply``.
@@ -129,7 +133,7 @@ class Catalogue:
                 live_turn_id=live,
             )
 
-        if self._supervisor.loaded(thread_id) is not None:
+        if self._supervisor.live_state(thread_id) is not None:
             message = ReadHistory(
                 reply,
                 page,
@@ -163,11 +167,28 @@ class Catalogue:
                 direction=params.sort_direction or "asc",
             )
 
-        if self._supervisor.loaded(thread_id) is not None:
+        if self._supervisor.live_state(thread_id) is not None:
             message = ReadHistory(reply, page, unavailable=not_yet, not_yet=not_yet)
             self._supervisor.post(thread_id, message)
             return None
         return await page(None)
+
+    async def search(self, params: SearchParams) -> SearchResult:
+        """thread/search.
+
+        Raises:
+            InvalidRequest: an empty term or a wrong cursor.
+        """
+        if not params.search_term.strip():
+            raise InvalidRequest("thread/search requires a non-empty searchTerm")
+        page = await self._store.search(
+            params.search_term, cursor=params.cursor, limit=params.limit, archived=bool(params.archived)
+        )
+        return SearchResult(
+            data=[SearchHit(thread=self._row(record), snippet=snippet) for record, snippet in page.hits],
+            next_cursor=page.next_cursor,
+            backwards_cursor=page.backwards_cursor,
+        )
 
     async def _stored(self, thread_id: str) -> ThreadRecord:
         record = await self._store.thread(thread_id)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from actors.messages import AnswerSlot
 from actors.peer import Outgoing, Peer, Reply
@@ -15,8 +15,11 @@ from actors.state import ThreadState
 from agent.events import ApprovalAnswer, Submission, TurnJob
 from agent.model.events import ResponseItem
 from persistence.rollout_lines import RolloutLine
+from persistence.store import ReadState
 from protocol.base import Wire
 from protocol.errors import RpcError
+from protocol.lifecycle_methods import ThreadForkParams
+from protocol.thread_methods import ThreadResumeResult
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +28,14 @@ class Answer:
 
     reply: Reply
     value: Wire
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerResume:
+    """Answer a resume; the result gets the ``seq`` that is the last at this place of the list."""
+
+    reply: Reply
+    value: ThreadResumeResult
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +60,11 @@ class ShowStatus:
     """Send thread/status/changed if the status is another than the one sent last."""
 
     state: ThreadState
+
+
+@dataclass(frozen=True, slots=True)
+class ShowGone:
+    """Send thread/status/changed notLoaded: the thread leaves with this step."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,15 +129,36 @@ class CancelTurn:
 
 
 @dataclass(frozen=True, slots=True)
+class ReloadContext:
+    """The model context is another from now on: read it again when it is needed."""
+
+
+@dataclass(frozen=True, slots=True)
+class OpenFork:
+    """Start a thread that was just made from this one; it answers the request.
+
+    ``state`` and ``context``: of an ephemeral fork, which has nothing on disk to load.
+    """
+
+    thread_id: str
+    params: ThreadForkParams
+    reply: Reply
+    state: ThreadState | None = None
+    context: tuple[ResponseItem, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class EndActor:
     """Leave the loop after this step."""
 
 
 Effect = (
     Answer
+    | AnswerResume
     | Refuse
     | Notify
     | ShowStatus
+    | ShowGone
     | Replay
     | SendRequest
     | ForgetRequest
@@ -130,6 +167,8 @@ Effect = (
     | StartTurn
     | SteerTurn
     | CancelTurn
+    | ReloadContext
+    | OpenFork
     | EndActor
 )
 
@@ -143,6 +182,10 @@ class Decision:
         lines: rollout lines to append before anything is published.
         fsync: whether they must reach the disk, not only the file.
         create: path of the rollout file when these lines are its first.
+        facts: columns of the thread's row that no line tells (name, repository).
+        read_state: what the user has read, when it changes.
+        relocate: put the rollout away, bring it back, or remove it, in the same commit.
+        also: descendants that are relocated with it.
         effects: what to publish, in order.
     """
 
@@ -150,11 +193,20 @@ class Decision:
     lines: list[RolloutLine] = field(default_factory=list)
     fsync: bool = False
     create: Path | None = None
+    facts: dict[str, Any] = field(default_factory=dict)
+    read_state: ReadState | None = None
+    relocate: Literal["archive", "unarchive", "delete"] | None = None
+    also: list[str] = field(default_factory=list)
     effects: list[Effect] = field(default_factory=list)
 
     def notify(self, method: str, params: Wire, only: Peer | None = None) -> None:
         """Add a notification."""
         self.effects.append(Notify(method, params, only))
+
+    @property
+    def durable(self) -> bool:
+        """Whether there is anything to commit."""
+        return bool(self.lines or self.facts or self.relocate or self.read_state)
 
     def show_status(self) -> None:
         """Add the status as it is in ``state`` at this point of the list."""

@@ -1,10 +1,13 @@
 """Which rollout lines a step writes. Each function adds them to a decision; an ephemeral thread writes none.
 
-A rollout begins at the first turn: until then a thread touches no disk. The order inside a turn is the
-reference's: task_started, turn_context, settings, then what happens, one terminal line at the end.
+A rollout begins at the first turn (or name, or injected item): until then a thread touches no disk. The
+order inside a turn is the reference's: task_started, turn_context, settings, then what happens, one terminal
+line at the end.
 """
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 from actors.effects import Decision
 from actors.state import RunningTurn, Settings, ThreadState
@@ -12,33 +15,44 @@ from actors.views import thread_settings
 from agent.events import ItemCompleted
 from agent.model.events import ResponseItem
 from persistence import rollout_lines as make
+from persistence.store import ReadState
 from protocol.threads import TokenUsage, TurnError, TurnStatus
 
 
-def turn_began(decision: Decision, before: ThreadState, after: ThreadState, now: int) -> None:
-    """The head of a turn, and of the file if this is the first."""
-    turn = after.turn
-    if after.ephemeral or turn is None:
+def materialise(decision: Decision, now: int, revision: str) -> None:
+    """Begin the rollout if there is none yet; ``revision`` names the read state that begins with it."""
+    state = decision.state
+    if state.ephemeral or state.materialised:
         return
-    lines, record, settings = decision.lines, after.record, after.settings
-    if not before.materialised:
-        decision.create = record.path
-        decision.state = after.now_materialised()
-        lines.append(
-            make.session_meta(
-                now,
-                record.id,
-                created_at_ms=record.created_at_ms,
-                cwd=record.cwd,
-                originator=record.originator or "",
-                cli_version=record.cli_version,
-                model_provider=record.model_provider,
-                source=record.source,
-                thread_source=record.thread_source,
-                base_instructions=settings.turn.base_instructions,
-                git=record.git,
-            )
+    record = state.record
+    decision.create = record.path
+    decision.read_state = ReadState(None, revision)
+    decision.state = replace(state, materialised=True, read_state=decision.read_state)
+    decision.lines.append(
+        make.session_meta(
+            now,
+            record.id,
+            created_at_ms=record.created_at_ms,
+            cwd=record.cwd,
+            originator=record.originator or "",
+            cli_version=record.cli_version,
+            model_provider=record.model_provider,
+            source=record.source,
+            thread_source=record.thread_source,
+            base_instructions=state.settings.turn.base_instructions,
+            git=record.git,
+            forked_from_id=record.forked_from_id,
         )
+    )
+
+
+def turn_began(decision: Decision, before: ThreadState, now: int, revision: str) -> None:
+    """The head of the turn in ``decision.state``, and of the file if this is the first."""
+    turn = decision.state.turn
+    if before.ephemeral or turn is None:
+        return
+    materialise(decision, now, revision)
+    settings, lines = decision.state.settings, decision.lines
     lines.append(
         make.task_started(
             now,
@@ -49,7 +63,16 @@ def turn_began(decision: Decision, before: ThreadState, after: ThreadState, now:
     )
     lines.append(_turn_context(settings, turn.id, now))
     if not before.materialised or settings != before.settings:
-        lines.append(make.thread_settings_applied(now, record.id, thread_settings(settings)))
+        lines.append(make.thread_settings_applied(now, before.record.id, thread_settings(settings)))
+
+
+def settings_changed(decision: Decision, now: int) -> None:
+    """New settings outside of a turn: a resume must find them."""
+    state = decision.state
+    if state.materialised:
+        decision.lines.append(_turn_context(state.settings, "", now))
+        shown = thread_settings(state.settings)
+        decision.lines.append(make.thread_settings_applied(now, state.record.id, shown))
 
 
 def _turn_context(settings: Settings, turn_id: str, now: int) -> make.RolloutLine:

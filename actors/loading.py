@@ -5,33 +5,29 @@ The model context is not read here: only the next turn needs it, and a watcher n
 
 from __future__ import annotations
 
-from actors.attach import no_rollout
+from actors.acts import no_rollout
 from actors.state import ThreadState
 from actors.thread_settings import settings_from
 from persistence.config import Config
 from persistence.store import Store
 from protocol.errors import InvalidRequest
-from protocol.thread_methods import ThreadResumeParams
+from protocol.thread_methods import ThreadResumeParams, ThreadStartOverrides
 
 
 async def load_thread(
-    store: Store, config: Config, params: ThreadResumeParams, thread_id: str, server_cwd: str
+    store: Store, config: Config, params: ThreadStartOverrides, thread_id: str, server_cwd: str
 ) -> ThreadState:
-    """The state of a stored thread, with no turn running and nobody attached.
+    """The state of a stored thread: no turn runs, nobody is attached, and nobody was told.
 
     Raises:
-        InvalidRequest: it is nowhere on disk, archived, or its path is another.
+        InvalidRequest: it is nowhere on disk, or the request's overrides are wrong.
         StoreError: it could not be read.
     """
     record = await store.thread(thread_id)
-    if params.path is not None and (record is None or params.path != str(record.path)):
-        raise InvalidRequest(f"failed to resolve rollout path `{params.path}`: file does not exist")
     if record is None:
+        if isinstance(params, ThreadResumeParams) and params.path is not None:
+            raise InvalidRequest(f"failed to resolve rollout path `{params.path}`: file does not exist")
         raise no_rollout(thread_id)
-    if record.archived:
-        raise InvalidRequest(
-            f"session {thread_id} is archived. Run `codex unarchive {thread_id}` to unarchive it first."
-        )
     found = await store.resume_state(thread_id, with_context=False)
     recorded = dict(found.turn_context or {})
     recorded.setdefault("model_provider", record.model_provider)
@@ -44,4 +40,6 @@ async def load_thread(
         interrupted_before=found.interrupted,
         usage=found.token_usage,
         usage_turn=found.last_turn_id,
+        read_state=await store.read_state(thread_id),
+        announced=False,
     )

@@ -88,6 +88,10 @@ class Mailbox(Generic[T]):
             self._posters.unpark()
         return message
 
+    def peek(self) -> T | None:
+        """The message that ``get`` would take, without taking it; None while nothing waits."""
+        return self._waiting[0] if self._waiting else None
+
     def drain(self) -> list[T]:
         """Everything that waits, taken out: for whoever answers it when the reader is gone."""
         messages = list(self._waiting)

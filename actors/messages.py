@@ -4,28 +4,38 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import trio
 
 from actors.peer import Peer, Reply
 from agent.events import ApprovalAnswer, CommandApproval, TurnEvent, TurnOutcome
 from protocol.base import Wire
+from protocol.lifecycle_methods import ThreadForkParams
 from protocol.thread_methods import ThreadReadParams, ThreadResumeParams
 from protocol.turn_methods import TurnInterruptParams, TurnStartParams, TurnSteerParams
+
+if TYPE_CHECKING:
+    from actors.acts import Act
 
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """The first message of a thread made by thread/start: answer and announce it."""
+    """The first message of a thread made by thread/start or thread/fork: answer and announce it.
+
+    ``fork``: the answer brings the turns along, unless the request did not want them. An ephemeral fork has
+    none of its own on disk: they are those of ``fork_source``.
+    """
 
     reply: Reply
     warnings: tuple[str, ...] = ()
+    fork: ThreadForkParams | None = None
+    fork_source: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Resume:
-    """thread/resume. ``overrides`` are applied by the loading step only."""
+    """thread/resume. Its overrides apply only if clients do not know the thread as loaded."""
 
     reply: Reply
     params: ThreadResumeParams
@@ -146,6 +156,19 @@ class Answered:
 
 
 @dataclass(frozen=True, slots=True)
+class Perform:
+    """An act on the thread as a whole; see ``actors.acts``."""
+
+    reply: Reply
+    act: Act
+
+
+@dataclass(frozen=True, slots=True)
+class Leave:
+    """Another thread's act puts this one away: interrupt what runs, and end."""
+
+
+@dataclass(frozen=True, slots=True)
 class Shutdown:
     """Interrupt what runs, make it durable, and end."""
 
@@ -164,5 +187,7 @@ Message = (
     | TurnAsked
     | TurnEnded
     | Answered
+    | Perform
+    | Leave
     | Shutdown
 )

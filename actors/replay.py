@@ -1,8 +1,8 @@
 """The last notifications of a thread, for clients that come back.
 
 Every notification of a thread carries ``seq``, which counts by one from the actor's first, and ``epoch``,
-which names the daemon. A client that was away asks for what followed the last ``seq`` it saw; if the ring still
-holds all of it, it gets exactly that, else a fresh snapshot.
+which names this life of the daemon. A client that was away asks for what followed the last ``seq`` it saw; if
+the ring still holds all of it, it gets exactly that, else a fresh snapshot.
 
 A new incarnation of an actor goes on above every ``seq`` that any thread of this daemon has used, so that a
 number never means two things in one epoch. The ring starts empty then: what it does not hold is a snapshot.

@@ -10,17 +10,17 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from persistence.store import ThreadRecord
-
 from actors.messages import AnswerSlot
 from actors.peer import Peer
-from agent.events import CommandApproval, TurnSettings
+from agent.events import CommandApproval, TurnSettings, UsageKnown
+from persistence.store import ReadState, ThreadRecord
 from protocol.items import AgentMessageItem
 from protocol.server_requests import CommandApprovalParams
 from protocol.threads import (
     Active,
     ActiveFlag,
     Idle,
+    NotLoaded,
     SystemErrorStatus,
     ThreadStatus,
     TokenCounts,
@@ -39,6 +39,8 @@ class RunningTurn:
     started_at_ms: int
     last_message: AgentMessageItem | None = None
     """The final answer so far: commentary does not count."""
+    uncounted: UsageKnown | None = None
+    """What a response cost whose calls still run; counted with them, or when they are cut off."""
     output_schema: Any = None
     """Of this turn only; it must outlive a restart of the turn's task."""
 
@@ -83,7 +85,9 @@ class ThreadState:
         failed: the last turn failed and no other has started (``systemError``).
         interrupted_before: the last turn was interrupted: the model is told so in the next.
         usage: token counters; ``usage_turn`` is the turn of the last count.
-        draining: the daemon is shutting down: no new turns.
+        read_state: what the user has read; None until there is a rollout.
+        announced: clients know that the thread is loaded. One that was loaded only to be renamed or
+            archived is not, and counts as not loaded everywhere.
     """
 
     record: ThreadRecord
@@ -97,12 +101,16 @@ class ThreadState:
     interrupted_before: bool = False
     usage: TokenUsage | None = None
     usage_turn: str | None = None
+    read_state: ReadState | None = None
+    announced: bool = True
     base_instructions: str | None = None
     raw_events: bool = False
 
     @property
     def status(self) -> ThreadStatus:
         """What clients are told; a function of the state, so it cannot disagree with it."""
+        if not self.announced:
+            return NotLoaded()
         if self.turn is not None:
             flags: list[ActiveFlag] = []
             for request in self.pending:
@@ -119,16 +127,13 @@ class ThreadState:
     def check_invariants(self) -> None:
         """Raise AssertionError where a rule of this page is broken; the actor calls it after each step."""
         assert self.turn is not None or not self.pending, "questions belong to a running turn"
+        assert self.announced or (self.turn is None and not self.subscribers), "a quiet thread does nothing"
         assert not (self.ephemeral and self.materialised), "an ephemeral thread is never on disk"
         for request in self.pending:
             assert self.turn is not None
             assert request.turn_id == self.turn.id, "a question outlived its turn"
         ids = [request.request_id for request in self.pending]
         assert len(ids) == len(set(ids)), "one id, one question"
-
-    def now_materialised(self) -> ThreadState:
-        """The state once the rollout file exists."""
-        return replace(self, materialised=True)
 
     def subscribed(self, peer: Peer) -> ThreadState:
         """The state with one more subscriber."""

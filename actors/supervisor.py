@@ -11,21 +11,37 @@ next incarnation waits for ``finished`` of the old one before it reads the disk,
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import trio
 
+from actors.acts import Act
+from actors.effects import OpenFork
 from actors.loading import load_thread
-from actors.messages import Answered, Message, PeerGone, Resume, Shutdown, Started
+from actors.messages import (
+    Answered,
+    Leave,
+    Message,
+    PeerGone,
+    Perform,
+    Read,
+    ReadHistory,
+    Resume,
+    Shutdown,
+    Started,
+    Unsubscribe,
+)
 from actors.peer import Outgoing, Peer, Reply
 from actors.state import ThreadState
 from actors.step import StepContext, draining_error
-from actors.thread_actor import ThreadActor
+from actors.thread_actor import ThreadActor, refuse
 from actors.thread_settings import settings_from
 from actors.turn_task import TurnRunner
+from agent.model.events import ResponseItem
 from persistence.config import Config
 from persistence.home import Home
-from persistence.rollout_files import rollout_path
+from persistence.rollout_files import rollout_path, thread_of
 from persistence.store import Store, ThreadRecord
 from protocol.base import Wire
 from protocol.errors import InvalidRequest
@@ -34,7 +50,12 @@ from protocol.initialize import PROTOCOL_VERSION
 from protocol.jsonrpc import Response, encode_notification
 from protocol.notifications import StatusChanged, ThreadNote
 from protocol.runtime import Runtime
-from protocol.thread_methods import ThreadResumeParams, ThreadStartParams
+from protocol.thread_methods import (
+    ThreadResumeParams,
+    ThreadStartOverrides,
+    ThreadStartParams,
+    UnsubscribeResult,
+)
 from protocol.threads import ThreadStatus
 
 log = logging.getLogger(__name__)
@@ -81,6 +102,7 @@ class Supervisor:
         # Never one that a client may still answer from the time of a daemon that is gone.
         self._next_request_id = first_request_id
         self._draining = False
+        self._stopped = False
         self._drained = trio.Event()
         # Invariant: not None only while somebody waits for the last running turn to end.
         self._quiet: trio.Event | None = None
@@ -143,10 +165,22 @@ class Supervisor:
         if self._draining:
             raise draining_error()
         thread_id = parse_thread_id(params.thread_id, "session")
-        actor = self._actors.get(thread_id)
-        if actor is None:
-            actor = self._new_actor(thread_id)
+        if thread_id not in self._actors and params.path is not None:
+            # The path wins over the id, where it names a thread of ours.
+            thread_id = thread_of(Path(params.path).name) or thread_id
+        actor = self._actors.get(thread_id) or self._new_actor(thread_id)
         actor.mailbox.put(Resume(reply, params))
+
+    def perform(self, thread_id: str, act: Act, reply: Reply, noun: str = "thread") -> None:
+        """An act on a thread, loaded or not: to its actor, or to a new one that loads itself quietly.
+
+        Raises:
+            InvalidRequest: the id is malformed; ``noun`` is what the error calls it.
+            Overloaded: the mailbox is full.
+        """
+        canonical = parse_thread_id(thread_id, noun)
+        actor = self._actors.get(canonical) or self._new_actor(canonical)
+        actor.mailbox.put(Perform(reply, act))
 
     def post(self, thread_id: str, message: Message) -> None:
         """Hand a message to a loaded thread.
@@ -161,17 +195,18 @@ class Supervisor:
         actor.mailbox.put(message)
 
     def loaded(self, thread_id: str) -> ThreadActor | None:
-        """The actor of a loaded thread, by canonical id."""
+        """The actor in service for a thread, by canonical id; it may be loading, or be there quietly."""
         return self._actors.get(thread_id)
 
     def live_state(self, thread_id: str) -> ThreadState | None:
-        """What has been published of a loaded thread; None while it loads."""
+        """What has been published of a loaded thread; None while it loads, and for one that is not."""
         actor = self._actors.get(thread_id)
-        return None if actor is None else actor.state
+        state = None if actor is None else actor.state
+        return state if state is not None and state.announced else None
 
     def loaded_ids(self) -> list[str]:
         """Ids of loaded threads, ascending."""
-        return sorted(thread_id for thread_id, actor in self._actors.items() if actor.state is not None)
+        return sorted(thread_id for thread_id in self._actors if self.live_state(thread_id) is not None)
 
     # -- connections ----------------------------------------------------------------------------------
 
@@ -215,13 +250,49 @@ class Supervisor:
         """
         if len(actor.mailbox):
             return False
-        if self._actors.get(actor.thread_id) is not actor:
-            return True
-        del self._actors[actor.thread_id]
-        self._stopping[actor.thread_id] = actor.finished
-        self._seq_floor = max(self._seq_floor, actor.seq)
-        self._check_drained()
+        self._take_out(actor)
         return True
+
+    def leave(self, actor: ThreadActor) -> None:
+        """Take an actor out of service at once; what waits for it goes to the thread's next incarnation.
+
+        A message that only a loaded thread can take is answered as for one that is not.
+        """
+        self._take_out(actor)
+        for message in actor.mailbox.drain():
+            match message:
+                case _ if self._stopped:
+                    refuse(message, draining_error())
+                case Resume() | Perform() | Read() | ReadHistory():
+                    successor = self._actors.get(actor.thread_id) or self._new_actor(actor.thread_id)
+                    successor.mailbox.put_always(message)
+                case Unsubscribe():
+                    message.reply.result(UnsubscribeResult(status="notLoaded"))
+                case _:
+                    refuse(message, InvalidRequest(f"thread not found: {actor.thread_id}"))
+
+    def _take_out(self, actor: ThreadActor) -> None:
+        if self._actors.get(actor.thread_id) is actor:
+            del self._actors[actor.thread_id]
+            self._stopping[actor.thread_id] = actor.finished
+            self._seq_floor = max(self._seq_floor, actor.seq)
+            self._check_drained()
+
+    def open_fork(self, fork: OpenFork, source_id: str) -> None:
+        """Start a thread that was just made from another; its first step answers the request."""
+        if fork.state is not None:
+            actor = self._new_actor(fork.thread_id, initial=fork.state, context=fork.context)
+        else:
+            actor = self._new_actor(fork.thread_id, overrides=fork.params)
+        actor.mailbox.put_always(Started(fork.reply, fork=fork.params, fork_source=source_id))
+
+    async def clear_away(self, thread_ids: list[str]) -> None:
+        """End the actors of these threads, interrupting what runs, and wait until they are gone."""
+        actors = [actor for actor in map(self._actors.get, thread_ids) if actor is not None]
+        for actor in actors:
+            actor.mailbox.put_always(Leave())
+        for actor in actors:
+            await actor.finished.wait()
 
     def announce_closed(self, thread_id: str, status: ThreadStatus | None) -> None:
         """Tell everybody that a thread is not loaded any more; ``status`` None: they know it already."""
@@ -265,7 +336,7 @@ class Supervisor:
 
     async def stop(self) -> None:
         """Interrupt what runs, make it durable, and end every actor. Shield it with a deadline."""
-        self._draining = True
+        self._draining = self._stopped = True
         actors = list(self._actors.values())
         for actor in actors:
             actor.mailbox.put_always(Shutdown())
@@ -288,15 +359,23 @@ class Supervisor:
         self._next_request_id += 1
         return request_id
 
-    def _new_actor(self, thread_id: str, *, initial: ThreadState | None = None) -> ThreadActor:
-        """``initial`` None: the actor loads itself from disk."""
+    def _new_actor(
+        self,
+        thread_id: str,
+        *,
+        initial: ThreadState | None = None,
+        context: Sequence[ResponseItem] = (),
+        overrides: ThreadStartOverrides | None = None,
+    ) -> ThreadActor:
+        """``initial`` None: it loads itself from disk, with ``overrides`` if no resume brings its own."""
         assert self._nursery is not None, "run() has been started"
         previous = self._stopping.get(thread_id)
 
-        async def load(params: ThreadResumeParams) -> ThreadState:
+        async def load(wanted: ThreadStartOverrides | None) -> ThreadState:
             if previous is not None:
                 await previous.wait()
-            return await load_thread(self.store, self.config, params, thread_id, self._server_cwd)
+            chosen = wanted or overrides or ThreadStartOverrides()
+            return await load_thread(self.store, self.config, chosen, thread_id, self._server_cwd)
 
         actor = ThreadActor(
             thread_id,
@@ -308,6 +387,7 @@ class Supervisor:
             mailbox_capacity=self.config.limits.mailbox_length,
             seq_floor=self._seq_floor,
             initial=initial,
+            context=context,
             load=load if initial is None else None,
         )
         self._actors[thread_id] = actor

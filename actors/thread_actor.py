@@ -20,35 +20,34 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
 
 import trio
 
 from actors import attach, questions, turn_events, turns
+from actors.acts import ActContext
 from actors.effects import (
     Answer,
+    AnswerResume,
     CancelTurn,
     Decision,
     Effect,
     EndActor,
-    FillSlot,
-    ForgetRequest,
     GrowContext,
-    Notify,
+    OpenFork,
     Refuse,
-    Replay,
-    SendRequest,
-    ShowStatus,
+    ReloadContext,
     StartTurn,
     SteerTurn,
 )
-from actors.live_items import LiveItems
 from actors.mailbox import Mailbox
 from actors.messages import (
     Answered,
+    Leave,
     Message,
     PeerGone,
+    Perform,
     Read,
     ReadHistory,
     Resume,
@@ -62,30 +61,19 @@ from actors.messages import (
     TurnSteer,
     Unsubscribe,
 )
-from actors.peer import Delta, Outgoing, Peer
-from actors.replay import ReplayRing
+from actors.peer import Outgoing, Peer
+from actors.publisher import Publisher
 from actors.state import ThreadState, change_record
-from actors.step import StepContext, draining_error
+from actors.step import StepContext
 from actors.turn_task import TurnRunner, TurnTask
-from agent.events import ItemDelta, ReasoningPart
+from agent.events import ItemCompleted, ItemDelta
 from agent.git_info import read_git_info
 from agent.model.events import ResponseItem
+from agent.prompt import completed_message
 from persistence.errors import StoreError
 from persistence.store import Batch, Store
-from protocol.base import Wire
 from protocol.errors import InternalError, InvalidRequest, NotSupported, RpcError
-from protocol.items import UserMessageItem
-from protocol.jsonrpc import encode_notification, encode_request
-from protocol.notifications import (
-    SERVER_NOTIFICATIONS,
-    ErrorNote,
-    ItemCompletedNote,
-    ItemStartedNote,
-    ReasoningPartAdded,
-    StatusChanged,
-    TurnNote,
-)
-from protocol.thread_methods import ThreadResumeParams
+from protocol.thread_methods import ThreadStartOverrides
 from protocol.threads import NotLoaded, SystemErrorStatus, ThreadStatus, TurnError
 
 log = logging.getLogger(__name__)
@@ -95,7 +83,7 @@ LAST_STEP_SECONDS = 5.0
 
 
 class ThreadHost(Protocol):
-    """What an actor needs of its supervisor. Nothing here waits."""
+    """What an actor needs of its supervisor."""
 
     def broadcast(self, message: Outgoing) -> None:
         """Send to every initialised connection."""
@@ -113,16 +101,29 @@ class ThreadHost(Protocol):
         """Take the actor out of service, unless messages wait for it; says whether it did."""
         ...
 
+    def leave(self, actor: ThreadActor) -> None:
+        """Take the actor out of service; what waits for it goes to its next incarnation."""
+        ...
+
     def announce_closed(self, thread_id: str, status: ThreadStatus | None) -> None:
         """Tell everybody that the thread is not loaded any more; ``status`` None: they know it already."""
+        ...
+
+    def open_fork(self, fork: OpenFork, source_id: str) -> None:
+        """Start a thread that was just made from another, and give it its first message."""
         ...
 
     def turn_over(self) -> None:
         """A turn ended: a draining daemon may be able to leave now."""
         ...
 
+    async def clear_away(self, thread_ids: list[str]) -> None:
+        """End the actors of these threads and wait until they are gone."""
+        ...
 
-Load = Callable[[ThreadResumeParams], Awaitable[ThreadState]]
+
+Load = Callable[[ThreadStartOverrides | None], Awaitable[ThreadState]]
+"""Reads the thread's state from disk, with the overrides of a resume or without."""
 
 
 class ThreadActor:
@@ -147,6 +148,7 @@ class ThreadActor:
         mailbox_capacity: int,
         seq_floor: int,
         initial: ThreadState | None = None,
+        context: Sequence[ResponseItem] = (),
         load: Load | None = None,
     ) -> None:
         assert (initial is None) != (load is None), "a thread is either new or loaded"
@@ -159,25 +161,43 @@ class ThreadActor:
         self._step = step
         self._runner = runner
         self._load = load
+        self._loaded_with: ThreadStartOverrides | None = None
         self._unload_after = unload_after
         # The model context; None until the first turn needs it. Invariant: grows only by GrowContext.
-        self._context: list[ResponseItem] | None = [] if initial is not None else None
+        self._context: list[ResponseItem] | None = list(context) if initial is not None else None
         self._task: TurnTask | None = None
-        # Invariant: equal to `state.status` after every step, and sent by nobody else.
-        self._shown: ThreadStatus | None = None if initial is None else initial.status
-        self._cold = load is not None
         self._ending = False
         # Invariant: the message of the step in progress, until it is answered.
         self._in_hand: Message | None = None
         self._nursery: trio.Nursery | None = None
-        self._ring = ReplayRing(seq_floor)
-        # Invariant: empty while no turn runs.
-        self._live = LiveItems()
+        shown = NotLoaded() if initial is None else initial.status
+        self._publisher = Publisher(thread_id, step, self, seq_floor, shown)
+        self._acts = ActContext(step, store, self._model_context, host.clear_away, self._unseen)
 
     @property
     def seq(self) -> int:
         """Of the thread's last notification."""
-        return self._ring.seq
+        return self._publisher.ring.seq
+
+    # -- the publisher's audience ---------------------------------------------------------------------
+
+    def broadcast(self, message: Outgoing) -> None:
+        """See ``Audience.broadcast``."""
+        self._host.broadcast(message)
+
+    def subscribers(self) -> list[Peer]:
+        """See ``Audience.subscribers``."""
+        return list(self.state.subscribers.values()) if self.state is not None else []
+
+    def own_request(self, request_id: int) -> None:
+        """See ``Audience.own_request``."""
+        self._host.own_request(request_id, self)
+
+    def forget_request(self, request_id: int) -> None:
+        """See ``Audience.forget_request``."""
+        self._host.forget_request(request_id)
+
+    # -- the loop -------------------------------------------------------------------------------------
 
     async def run(self) -> None:
         """Live until retired, shut down, or broken. Cancelled: children are killed, nothing is written."""
@@ -196,31 +216,32 @@ class ThreadActor:
             self.finished.set()
 
     async def _serve(self) -> None:
-        if self._load is not None and not await self._load_first():
+        if self._load is not None and not await self._load_first(self._load):
             return
         while not self._ending:
             message = await self.mailbox.get(self._deadline())
-            if message is None:
-                if self._host.retire(self):
+            if message is not None:
+                await self._handle(message)
+            elif self._host.retire(self):
+                if self.state is not None and self.state.announced:
                     self._host.announce_closed(self.thread_id, NotLoaded())
-                    return
-                continue
-            await self._handle(message)
-        self._turn_away(draining_error())
+                return
+        self._host.leave(self)
 
     def _deadline(self) -> float:
         state = self.state
         if state is None or state.turn is not None or state.subscribers:
             return math.inf
-        return trio.current_time() + self._unload_after
+        # A thread that nobody knows as loaded came for one act: it leaves as soon as nothing waits.
+        return trio.current_time() + (self._unload_after if state.announced else 0)
 
-    async def _load_first(self) -> bool:
-        """Load for the first resume that can be served; each before it is refused with its own error."""
+    async def _load_first(self, load: Load) -> bool:
+        """Load for the first message that can be served; each before it is refused with its own error."""
         while True:
             message = await self.mailbox.get(math.inf)
             assert message is not None, "without a deadline there is a message"
             self._in_hand = message
-            error = await self._load_for(message)
+            error = await self._load_for(message, load)
             if error is None:
                 await self._handle(message)
                 return True
@@ -228,12 +249,13 @@ class ThreadActor:
             if self._host.retire(self):
                 return False
 
-    async def _load_for(self, message: Message) -> RpcError | None:
-        if not isinstance(message, Resume):
-            return InvalidRequest(f"thread not found: {self.thread_id}")
-        assert self._load is not None
+    async def _load_for(self, message: Message, load: Load) -> RpcError | None:
+        overrides = message.params if isinstance(message, Resume) else None
         try:
-            self.state = await self._load(message.params)
+            self.state = await load(overrides)
+            self._loaded_with = overrides
+        except InvalidRequest as error:
+            return message.act.missing(self.thread_id) if isinstance(message, Perform) else error
         except RpcError as error:
             return error
         except Exception:
@@ -252,15 +274,13 @@ class ThreadActor:
                     self._adopt(await self._broken("the thread failed inside the server"))
             except Exception:
                 log.exception("the end of the turn of thread %s was not told", self.thread_id)
-        self._turn_away(error)
-        status = SystemErrorStatus()
-        self._host.announce_closed(self.thread_id, None if self._shown == status else status)
-
-    def _turn_away(self, error: RpcError) -> None:
-        """Leave the supervisor's table, refusing what still waits."""
         while not self._host.retire(self):
             for message in self.mailbox.drain():
                 self._refuse(message, error)
+        if self.state is None or self.state.announced:
+            status = SystemErrorStatus()
+            known = self._publisher.shown == status
+            self._host.announce_closed(self.thread_id, None if known else status)
 
     def _refuse(self, message: Message, error: RpcError) -> None:
         self._in_hand = None
@@ -270,7 +290,9 @@ class ThreadActor:
 
     async def _handle(self, message: Message) -> None:
         if isinstance(message, TurnPosted) and isinstance(message.event, ItemDelta):
-            self._pass_on(message.turn_id, message.event)
+            turn = None if self.state is None else self.state.turn
+            if turn is not None and turn.id == message.turn_id:
+                self._publisher.delta(message.turn_id, message.event)
             return
         self._in_hand = message
         try:
@@ -289,15 +311,25 @@ class ThreadActor:
             log.error("thread %s: a step was not recorded: %s", self.thread_id, error)
             self._refuse(message, InternalError(str(error)))
             decision = await self._broken(f"the turn could not be recorded: {error}")
-            if isinstance(message, Shutdown):
+            if isinstance(message, Shutdown | Leave):
                 decision.effects.append(EndActor())
         self._adopt(decision)
         self._in_hand = None
 
     async def _commit(self, decision: Decision) -> None:
-        if decision.lines:
+        if decision.durable:
             await self._store.commit(
-                Batch(self.thread_id, decision.lines, fsync=decision.fsync, create=decision.create)
+                Batch(
+                    self.thread_id,
+                    decision.lines,
+                    fsync=decision.fsync,
+                    create=decision.create,
+                    facts=decision.facts,
+                    read_state=decision.read_state,
+                    relocate=decision.relocate,
+                    also=decision.also,
+                    now_ms=self._step.now_ms,
+                )
             )
 
     async def _broken(self, reason: str) -> Decision:
@@ -319,7 +351,10 @@ class ThreadActor:
         had_turn = self.state is not None and self.state.turn is not None
         self.state = decision.state
         for effect in decision.effects:
-            self._publish(effect)
+            if isinstance(effect, Answer | AnswerResume | Refuse):
+                self._in_hand = None
+            if not self._publisher.publish(effect):
+                self._carry_out(effect)
         decision.state.check_invariants()
         if had_turn and decision.state.turn is None:
             self._host.turn_over()
@@ -330,45 +365,63 @@ class ThreadActor:
         match message:
             case TurnPosted():
                 return turn_events.posted(state, message, step)
+            case TurnStart() | TurnSteer() | TurnInterrupt() if not state.announced:
+                raise InvalidRequest(f"thread not found: {self.thread_id}")
             case TurnStart():
-                if not state.materialised and not state.ephemeral:
+                if not state.materialised and not state.ephemeral and state.record.git is None:
                     state = change_record(state, git=await read_git_info(state.settings.cwd))
                 return turns.start(state, message, step, await self._model_context())
             case TurnSteer():
                 return turns.steer(state, message, step)
             case TurnInterrupt():
-                return turns.interrupt(state, message, step)
+                return turns.interrupt(state, message, step, await self._unseen())
             case TurnEnded():
                 # The end of an old turn may come when a new one runs already: what was said to that stays.
                 current = self._task is not None and self._task.turn_id == message.turn_id
                 left = self._task.take_unconsumed() if self._task is not None and current else []
-                return turns.ended(state, message, step, left, self._context or [])
+                over = message.outcome is not None and message.outcome.is_final
+                unseen = [await completed_message(each, step.now_ms) for each in left] if over else []
+                return turns.ended(state, message, step, left, self._context or [], unseen)
             case TurnAsked():
                 return questions.asked(state, message, step)
             case Answered():
                 return questions.answered(state, message)
             case Resume():
-                epoch = self._step.epoch
-                found = await attach.snapshot(
-                    state, message, self._store, self._ring, epoch, self._live.shown()
-                )
-                cold, self._cold = self._cold, False
-                return attach.resumed(state, message, found, cold=cold, seq=self.seq, epoch=epoch)
+                return await self._resume(state, message)
             case Read():
                 result = await attach.read(state, message, self._store)
                 return Decision(state, effects=[Answer(message.reply, result)])
             case ReadHistory():
                 return await self._read_history(state, message)
             case Started():
-                return attach.started(state, message)
+                return await attach.started(state, message, self._store, step.runtime.new_id())
             case Unsubscribe():
                 return attach.unsubscribed(state, message)
             case PeerGone():
                 return attach.peer_gone(state, message)
-            case Shutdown():
-                decision = turns.shut_down(state, step)
+            case Perform():
+                return await message.act.decide(state, message.reply, self._acts)
+            case Leave() | Shutdown():
+                decision = turns.shut_down(state, step, await self._unseen())
                 decision.effects.append(EndActor())
                 return decision
+
+    async def _resume(self, state: ThreadState, message: Resume) -> Decision:
+        if not state.announced and self._load is not None and message.params is not self._loaded_with:
+            # It was loaded for an act, or for a resume that failed: this one's overrides count.
+            state = await self._load(message.params)
+        publisher, epoch = self._publisher, self._step.epoch
+        found = await attach.snapshot(
+            state, message, self._store, publisher.ring, epoch, publisher.live.shown()
+        )
+        return attach.resumed(state, message, found, epoch)
+
+    async def _unseen(self) -> list[ItemCompleted]:
+        """What the running turn was told and has not taken yet."""
+        if self._task is None or self.state is None or self.state.turn is None:
+            return []
+        now = self._step.now_ms
+        return [await completed_message(each, now) for each in self._task.peek_unconsumed()]
 
     async def _read_history(self, state: ThreadState, message: ReadHistory) -> Decision:
         if state.ephemeral:
@@ -383,52 +436,14 @@ class ThreadActor:
             self._context = (await self._store.resume_state(self.thread_id)).context
         return self._context
 
-    # -- publishing: nothing below waits --------------------------------------------------------------
-
-    def _pass_on(self, turn_id: str, event: ItemDelta) -> None:
-        state = self.state
-        if state is None or state.turn is None or state.turn.id != turn_id:
-            return
-        self._live.grew(event)
-        method, note = turn_events.delta_note(self.thread_id, turn_id, event)
-        params = note.to_wire()
-        now, seq, epoch = self._step.now_ms, self._ring.next_seq(), self._step.epoch
-        data = encode_notification(method, params, now, seq=seq, epoch=epoch)
-        delta = Delta((method, event.item_id, event.index, turn_id), params, event.delta, now, seq, epoch)
-        message = Outgoing(data, method, delta)
-        self._ring.keep(message)
-        self._to_subscribers(message)
-
-    def _publish(self, effect: Effect) -> None:
+    def _carry_out(self, effect: Effect) -> None:
+        """The effects that concern the actor itself. Nothing waits."""
         match effect:
-            case Notify(method=method, params=params, only=only):
-                self._notify(method, params, only)
-            case ShowStatus(state=state):
-                status = state.status
-                if status != self._shown:
-                    self._shown = status
-                    self._notify(
-                        "thread/status/changed", StatusChanged(thread_id=self.thread_id, status=status)
-                    )
-            case Answer(reply=reply, value=value):
-                self._in_hand = None
-                reply.result(value)
-            case Refuse(reply=reply, error=error):
-                self._in_hand = None
-                reply.error(error)
             case GrowContext(items=items):
                 if self._context is not None:
                     self._context.extend(items)
-            case FillSlot(slot=slot, answer=answer):
-                slot.fill(answer)
-            case Replay(messages=messages, to=peer):
-                for each in messages:
-                    peer.deliver(each)
-            case SendRequest(request_id=request_id, method=method, params=params, only=only):
-                self._host.own_request(request_id, self)
-                self._to(only, Outgoing(encode_request(request_id, method, params)))
-            case ForgetRequest(request_id=request_id):
-                self._host.forget_request(request_id)
+            case ReloadContext():
+                self._context = None
             case StartTurn(job=job):
                 assert self._nursery is not None
                 assert self.state is not None
@@ -441,59 +456,18 @@ class ThreadActor:
             case CancelTurn(turn_id=turn_id):
                 if self._task is not None and self._task.turn_id == turn_id:
                     self._task.cancel()
+            case OpenFork():
+                self._host.open_fork(effect, self.thread_id)
             case EndActor():
                 self._ending = True
-
-    def _notify(self, method: str, params: Wire, only: Peer | None = None) -> None:
-        if only is not None:
-            # For one client alone: no part of the thread's one order, and without a place in it.
-            only.deliver(Outgoing(encode_notification(method, params, self._step.now_ms), method))
-            return
-        self._follow(params)
-        seq = self._ring.next_seq()
-        data = encode_notification(method, params, self._step.now_ms, seq=seq, epoch=self._step.epoch)
-        message = Outgoing(data, method)
-        self._ring.keep(message)
-        if SERVER_NOTIFICATIONS[method].broadcast:
-            self._host.broadcast(message)
-        else:
-            self._to_subscribers(message)
-
-    def _follow(self, params: Wire) -> None:
-        """Keep the items in progress in step with what clients are told."""
-        live = self._live
-        match params:
-            case ItemStartedNote(item=item):
-                if isinstance(item, UserMessageItem):
-                    live.abandon_stream()
-                live.started(item)
-            case ItemCompletedNote(item=item):
-                live.completed(item.id)
-            case ReasoningPartAdded(item_id=item_id, summary_index=index):
-                live.part_added(ReasoningPart(item_id, index))
-            case ErrorNote(will_retry=True):
-                live.abandon_stream()
-            case TurnNote(turn=turn) if turn.status != "inProgress":
-                live.clear()
             case _:
-                pass
-
-    def _to(self, only: Peer | None, message: Outgoing) -> None:
-        if only is not None:
-            only.deliver(message)
-        else:
-            self._to_subscribers(message)
-
-    def _to_subscribers(self, message: Outgoing) -> None:
-        assert self.state is not None
-        for peer in self.state.subscribers.values():
-            peer.deliver(message)
+                raise AssertionError(f"nobody carries out {effect!r}")
 
 
 def refuse(message: Message, error: RpcError) -> None:
     """Answer a message that will not be handled; one that nobody asked is dropped."""
     match message:
-        case Started() | Resume() | Read() | ReadHistory() | Unsubscribe():
+        case Started() | Resume() | Read() | ReadHistory() | Unsubscribe() | Perform():
             message.reply.error(error)
         case TurnStart() | TurnSteer() | TurnInterrupt():
             message.reply.error(error)

@@ -15,7 +15,7 @@ from agent.events import TurnSettings
 from persistence.config import Config, ConfigError
 from persistence.settings_codec import approval_from_rollout, sandbox_from_rollout
 from protocol.errors import InvalidRequest
-from protocol.thread_methods import ThreadResumeParams, ThreadStartParams
+from protocol.thread_methods import ThreadStartOverrides
 
 
 def absolute(path: str, base: str) -> str:
@@ -25,7 +25,7 @@ def absolute(path: str, base: str) -> str:
 
 def settings_from(
     config: Config,
-    params: ThreadStartParams | ThreadResumeParams,
+    params: ThreadStartOverrides,
     server_cwd: str,
     recorded: dict[str, Any] | None = None,
 ) -> tuple[Settings, list[str]]:
@@ -51,9 +51,7 @@ def settings_from(
     return settings, [text for text in own.warnings if text not in config.warnings]
 
 
-def _chosen(
-    own: Config, params: ThreadStartParams | ThreadResumeParams, server_cwd: str, before: dict[str, Any]
-) -> Settings:
+def _chosen(own: Config, params: ThreadStartOverrides, server_cwd: str, before: dict[str, Any]) -> Settings:
     provider = params.model_provider or _text(before, "model_provider") or own.model_provider
     own.provider(provider)
     default = own.model if provider == own.model_provider else own.default_model(provider)

@@ -23,6 +23,7 @@ from agent.events import (
     ReasoningPart,
     Retrying,
     TurnWarning,
+    UsageKnown,
 )
 from protocol.base import Wire
 from protocol.items import AgentMessageItem, UserMessageItem
@@ -60,7 +61,7 @@ def posted(state: ThreadState, message: TurnPosted, step: StepContext) -> Decisi
                 ),
             )
         case ItemCompleted():
-            _item_completed(decision, state, event, step)
+            item_completed(decision, event, step)
         case ItemDelta():
             method, params = delta_note(thread_id, turn.id, event)
             decision.notify(method, params)
@@ -74,20 +75,16 @@ def posted(state: ThreadState, message: TurnPosted, step: StepContext) -> Decisi
         case ContextAppended(items=items):
             rollout.context_grew(decision, state, items, step.now_ms)
             decision.effects.append(GrowContext(items))
+        case UsageKnown():
+            decision.state = replace(state, turn=replace(turn, uncounted=event))
         case ModelResponded(usage=usage):
+            decision.state = replace(state, turn=replace(turn, uncounted=None))
             if usage is not None:
-                new = add_usage(state.usage, usage, state.settings.context_window)
-                _usage(decision, state, new, step, event.response_id)
+                count_usage(decision, usage, event.response_id, step)
         case ContextWindowFilled():
             window = state.settings.context_window
             full = TokenCounts(total_tokens=window)
-            _usage(
-                decision,
-                state,
-                TokenUsage(total=full, last=full, model_context_window=window),
-                step,
-                None,
-            )
+            _show_usage(decision, TokenUsage(total=full, last=full, model_context_window=window), None, step)
         case Retrying(error=error):
             decision.notify(
                 "error", ErrorNote(error=error, will_retry=True, thread_id=thread_id, turn_id=turn.id)
@@ -97,8 +94,10 @@ def posted(state: ThreadState, message: TurnPosted, step: StepContext) -> Decisi
     return decision
 
 
-def _item_completed(decision: Decision, state: ThreadState, event: ItemCompleted, step: StepContext) -> None:
-    turn, item = state.turn, event.item
+def item_completed(decision: Decision, event: ItemCompleted, step: StepContext) -> None:
+    """An item of the running turn is done: its lines, its notification, its place in the context."""
+    state, item = decision.state, event.item
+    turn = state.turn
     assert turn is not None
     now = step.now_ms
     after = state
@@ -122,10 +121,15 @@ def _item_completed(decision: Decision, state: ThreadState, event: ItemCompleted
     )
 
 
-def _usage(
-    decision: Decision, state: ThreadState, usage: TokenUsage, step: StepContext, response_id: str | None
-) -> None:
-    turn = state.turn
+def count_usage(decision: Decision, usage: TokenCounts, response_id: str, step: StepContext) -> None:
+    """Add what a model response cost to the thread's counters, and show them."""
+    state = decision.state
+    new = add_usage(state.usage, usage, state.settings.context_window)
+    _show_usage(decision, new, response_id, step)
+
+
+def _show_usage(decision: Decision, usage: TokenUsage, response_id: str | None, step: StepContext) -> None:
+    state, turn = decision.state, decision.state.turn
     assert turn is not None
     decision.state = replace(state, usage=usage, usage_turn=turn.id)
     rollout.usage_counted(decision, state, turn.id, usage, response_id, step.now_ms)

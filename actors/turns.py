@@ -11,6 +11,7 @@ Rules:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Literal
 
@@ -26,18 +27,24 @@ from actors.effects import (
     no_change,
 )
 from actors.messages import TurnEnded, TurnInterrupt, TurnStart, TurnSteer
+from actors.read_state import turn_unread
 from actors.state import RunningTurn, Settings, ThreadState, change_record
 from actors.step import StepContext, draining_error
 from actors.thread_settings import absolute, as_shown
+from actors.turn_events import count_usage, item_completed
 from actors.views import thread_settings
-from agent.events import ApprovalFailed, Submission, TurnJob
+from agent.events import ApprovalFailed, ItemCompleted, Submission, TurnJob
 from agent.model.events import ResponseItem
 from protocol.errors import InvalidParams, InvalidRequest
-from protocol.notifications import ErrorNote, RequestResolved, SettingsUpdated, TurnNote
+from protocol.lifecycle_methods import SettingsUpdateParams
+from protocol.notifications import ErrorNote, ItemStartedNote, RequestResolved, SettingsUpdated, TurnNote
 from protocol.thread_methods import Empty
 from protocol.threads import Turn, TurnError, TurnStatus
 from protocol.turn_methods import TurnStartParams, TurnStartResult, TurnSteerResult
 from protocol.user_input import MAX_INPUT_CHARS, UserInput, text_length
+
+Unseen = Sequence[ItemCompleted]
+"""User messages that a turn accepted and that its model will not see any more, ready for the transcript."""
 
 Slot = Literal["idle", "failed", "running"]
 SlotEvent = Literal["start", "complete", "fail", "interrupt"]
@@ -77,18 +84,18 @@ def check_input(parts: list[UserInput]) -> None:
         )
 
 
-def overridden(settings: Settings, params: TurnStartParams) -> Settings:
-    """The settings with the overrides of a turn/start, which hold from now on.
+def overridden(settings: Settings, params: TurnStartParams | SettingsUpdateParams) -> Settings:
+    """The settings with the overrides of a turn/start or thread/settings/update, from now on.
 
     A collaboration mode wins over model and effort, as it does in the reference.
     """
     turn = settings.turn
     mode = params.collaboration_mode
-    model = params.model or settings.model
-    effort = params.effort or turn.effort
+    model = settings.model if params.model is None else params.model
+    effort = turn.effort if params.effort is None else params.effort
     if mode is not None:
         model = mode.settings.model or model
-        effort = mode.settings.reasoning_effort or params.effort or turn.effort
+        effort = mode.settings.reasoning_effort or effort
     cwd = settings.cwd if params.cwd is None else absolute(params.cwd, settings.cwd)
     return replace(
         settings,
@@ -132,7 +139,7 @@ def start(state: ThreadState, message: TurnStart, step: StepContext, context: li
         reasoning_effort=settings.turn.effort,
     )
     decision = Decision(after)
-    rollout.turn_began(decision, state, after, now)
+    rollout.turn_began(decision, state, now, step.runtime.new_id())
     if as_shown(settings) != as_shown(state.settings):
         decision.notify(
             "thread/settings/updated",
@@ -166,7 +173,9 @@ def steer(state: ThreadState, message: TurnSteer, step: StepContext) -> Decision
     params = message.params
     decision = Decision(state)
     error: InvalidRequest | None = None
-    if not params.expected_turn_id:
+    if step.draining():
+        error = draining_error()
+    elif not params.expected_turn_id:
         error = InvalidRequest("expectedTurnId must not be empty")
     elif not params.input:
         error = InvalidRequest("input must not be empty")
@@ -176,8 +185,6 @@ def steer(state: ThreadState, message: TurnSteer, step: StepContext) -> Decision
         error = InvalidRequest(
             f"expected active turn id `{params.expected_turn_id}` but found `{state.turn.id}`"
         )
-    elif step.draining():
-        error = draining_error()
     if error is not None:
         decision.refuse(message.reply, error)
         return decision
@@ -188,7 +195,7 @@ def steer(state: ThreadState, message: TurnSteer, step: StepContext) -> Decision
     return decision
 
 
-def interrupt(state: ThreadState, message: TurnInterrupt, step: StepContext) -> Decision:
+def interrupt(state: ThreadState, message: TurnInterrupt, step: StepContext, unseen: Unseen = ()) -> Decision:
     """turn/interrupt: the answer, then the turn's end."""
     wanted = message.params.turn_id
     if state.turn is None or wanted not in ("", state.turn.id):
@@ -204,8 +211,9 @@ def interrupt(state: ThreadState, message: TurnInterrupt, step: StepContext) -> 
             decision.answer(message.reply, Empty())
         return decision
     decision = Decision(state)
+    _count_rest(decision, step)
     decision.answer(message.reply, Empty())
-    _close(decision, state, "interrupt", step)
+    _close(decision, "interrupt", step, unseen=unseen)
     return decision
 
 
@@ -215,6 +223,7 @@ def ended(
     step: StepContext,
     unconsumed: list[Submission],
     context: list[ResponseItem],
+    unseen: Unseen = (),
 ) -> Decision:
     """The turn's task is over by itself: the turn ends, or goes on with what came in the last moment."""
     turn, outcome = state.turn, message.outcome
@@ -222,9 +231,9 @@ def ended(
         return Decision(state)
     decision = Decision(state)
     if outcome.cancelled_by_user:
-        _close(decision, state, "interrupt", step)
+        _close(decision, "interrupt", step, unseen=unseen)
     elif outcome.error is not None:
-        _close(decision, state, "fail", step, outcome.error)
+        _close(decision, "fail", step, outcome.error, unseen=unseen)
     elif unconsumed:
         decision.effects.append(
             StartTurn(
@@ -238,33 +247,60 @@ def ended(
             )
         )
     else:
-        _close(decision, state, "complete", step)
+        _close(decision, "complete", step)
     return decision
 
 
 def broken(state: ThreadState, step: StepContext, error: TurnError) -> Decision:
     """The running turn cannot go on because it cannot be recorded: it fails."""
     decision = Decision(state)
-    _close(decision, state, "fail", step, error)
+    _close(decision, "fail", step, error)
     return decision
 
 
-def shut_down(state: ThreadState, step: StepContext) -> Decision:
-    """Interrupt the running turn, if there is one, because the daemon ends."""
+def shut_down(state: ThreadState, step: StepContext, unseen: Unseen = ()) -> Decision:
+    """Interrupt the running turn, if there is one, because the daemon or the thread ends."""
     decision = Decision(state)
     if state.turn is not None:
-        _close(decision, state, "interrupt", step)
+        _close(decision, "interrupt", step, unseen=unseen)
     return decision
+
+
+def _into_transcript(decision: Decision, message: ItemCompleted, step: StepContext) -> None:
+    """A user message that was accepted and that the model has not seen: it is not lost."""
+    turn, item = decision.state.turn, message.item
+    assert turn is not None
+    note = ItemStartedNote(
+        item=item.model_copy(update={"completed_at_ms": None}),
+        thread_id=decision.state.record.id,
+        turn_id=turn.id,
+        started_at_ms=item.started_at_ms or step.now_ms,
+    )
+    decision.notify("item/started", note)
+    item_completed(decision, message, step)
+
+
+def _count_rest(decision: Decision, step: StepContext) -> None:
+    """Count the response whose calls are cut off: it was paid for."""
+    turn = decision.state.turn
+    if turn is not None and turn.uncounted is not None:
+        count_usage(decision, turn.uncounted.usage, turn.uncounted.response_id, step)
+        assert decision.state.turn is not None
+        decision.state = replace(decision.state, turn=replace(decision.state.turn, uncounted=None))
 
 
 def _close(
     decision: Decision,
-    state: ThreadState,
     event: SlotEvent,
     step: StepContext,
     error: TurnError | None = None,
+    unseen: Unseen = (),
 ) -> None:
     """End the running turn: its terminal line, its status, its one turn/completed (rule 2)."""
+    for message in unseen:
+        _into_transcript(decision, message, step)
+    _count_rest(decision, step)
+    state = decision.state
     turn = state.turn
     assert turn is not None
     _, status = SLOT[slot_of(state), event]
@@ -280,14 +316,17 @@ def _close(
     decision.state = after
     decision.fsync = True
     rollout.turn_ended(decision, after, turn, status, error, now)
-    if status != "completed":
+    thread_id = state.record.id
+    if status == "completed":
+        turn_unread(decision, turn.id, step.runtime.new_id())
+    else:
         decision.effects.append(CancelTurn(turn.id))
     decision.show_status()
-    thread_id = state.record.id
     if error is not None:
         decision.notify(
             "error", ErrorNote(error=error, will_retry=False, thread_id=thread_id, turn_id=turn.id)
         )
+        turn_unread(decision, turn.id, step.runtime.new_id())
     decision.notify("turn/completed", _turn_note(after, turn, status, error, now))
     for request in state.pending:
         decision.effects.append(FillSlot(request.slot, ApprovalFailed("the turn ended")))

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from persistence.store import ThreadRecord
-
 from actors.state import Settings, ThreadState
+from persistence.store import ReadState, ThreadRecord
 from protocol.settings import CollaborationMode, CollaborationSettings, Environment, ThreadSettings
 from protocol.thread_methods import ThreadResumeResult, ThreadStartResult, TurnsPage
-from protocol.threads import NotLoaded, Thread, ThreadStatus, Turn
+from protocol.threads import NotLoaded, Thread, ThreadReadState, ThreadStatus, Turn, UnreadTurn
 
 
 def _thread(record: ThreadRecord, status: ThreadStatus) -> Thread:
@@ -41,6 +40,19 @@ def stored_thread(record: ThreadRecord) -> Thread:
     return _thread(record, NotLoaded())
 
 
+def thread_now(state: ThreadState, *, listed: bool = False) -> Thread:
+    """The thread as it is: loaded, or, while clients do not know it as loaded, from its record."""
+    return loaded_thread(state, listed=listed) if state.announced else stored_thread(state.record)
+
+
+def read_state_view(state: ReadState) -> ThreadReadState:
+    """What the user has read, as clients see it."""
+    first = state.first_unread_turn_id
+    return ThreadReadState(
+        first_unread=None if first is None else UnreadTurn(turn_id=first), revision=state.revision
+    )
+
+
 def environment(cwd: str) -> Environment:
     """The local machine, with one workspace root."""
     return Environment(cwd=cwd, runtime_workspace_roots=[cwd])
@@ -59,7 +71,7 @@ def loaded_thread(state: ThreadState, turns: list[Turn] | None = None, *, listed
     if state.ephemeral:
         thread.ephemeral = True
         thread.path = None
-        thread.preview = ""
+        thread.preview = state.record.preview if state.record.forked_from_id else ""
     elif not state.materialised:
         thread.git_info = None
     if turns is not None:

@@ -74,6 +74,14 @@ class ContextAppended:
 
 
 @dataclass(frozen=True, slots=True)
+class UsageKnown:
+    """A model response has been streamed and its calls still run: what it cost, should they be cut off."""
+
+    response_id: str
+    usage: TokenCounts
+
+
+@dataclass(frozen=True, slots=True)
 class ModelResponded:
     """A model response ended, after all tool items of that response."""
 
@@ -106,6 +114,7 @@ TurnEvent = (
     | ReasoningPart
     | ItemCompleted
     | ContextAppended
+    | UsageKnown
     | ModelResponded
     | ContextWindowFilled
     | Retrying
@@ -143,6 +152,11 @@ class TurnOutcome:
 
     error: TurnError | None = None
     cancelled_by_user: bool = False
+
+    @property
+    def is_final(self) -> bool:
+        """Whether the turn ends even if something new was said to it."""
+        return self.error is not None or self.cancelled_by_user
 
 
 class TurnPort(Protocol):

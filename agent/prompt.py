@@ -17,8 +17,9 @@ from collections.abc import Iterable
 import trio
 
 from agent.context import developer_message, input_text, user_message
-from agent.events import TurnSettings
+from agent.events import ItemCompleted, Submission, TurnSettings
 from agent.model.events import ResponseItem
+from protocol.items import UserMessageItem
 from protocol.runtime import Runtime
 from protocol.settings import ApprovalPolicy, DangerFullAccess, ExternalSandbox, GranularPolicy, ReadOnly
 from protocol.user_input import (
@@ -78,6 +79,19 @@ def opening(
     if cwd is None or cwd.group(1) != settings.cwd:
         messages.append(user_message([input_text(_environment(settings, runtime))]))
     return tuple(messages)
+
+
+async def completed_message(submission: Submission, now_ms: int) -> ItemCompleted:
+    """A user's message as it enters the transcript and the model context."""
+    message = user_message(await user_content(submission.input))
+    item = UserMessageItem(
+        id=submission.item_id,
+        client_id=submission.client_id,
+        content=submission.input,
+        started_at_ms=now_ms,
+        completed_at_ms=now_ms,
+    )
+    return ItemCompleted(item, context=(message,), context_first=True)
 
 
 async def user_content(parts: Iterable[UserInput]) -> list[ResponseItem]:

@@ -25,7 +25,7 @@ from contextlib import AbstractAsyncContextManager, contextmanager
 
 import trio
 
-from agent.context import call_output, mended, message_text, user_message
+from agent.context import call_output, mended, message_text
 from agent.events import (
     ContextAppended,
     ContextWindowFilled,
@@ -39,6 +39,7 @@ from agent.events import (
     TurnJob,
     TurnOutcome,
     TurnPort,
+    UsageKnown,
 )
 from agent.model.events import (
     ModelEvent,
@@ -53,11 +54,11 @@ from agent.model.events import (
     StreamRestarted,
     TextDelta,
 )
-from agent.prompt import instructions, opening, user_content
+from agent.prompt import completed_message, instructions, opening
 from agent.tools.command_policy import Grants
 from agent.tools.toolset import ToolCall, ToolSet, ToolTurn
 from protocol.errors import TurnFailure
-from protocol.items import AgentMessageItem, ReasoningItem, ThreadItem, UserMessageItem
+from protocol.items import AgentMessageItem, ReasoningItem, ThreadItem
 from protocol.runtime import Runtime
 from protocol.threads import TurnError
 
@@ -192,14 +193,10 @@ class _Turn:
     async def _take(self, submission: Submission) -> None:
         if not submission.input:
             return
-        message = user_message(await user_content(submission.input))
-        now = self.runtime.now_ms()
-        item = UserMessageItem(
-            id=submission.item_id, client_id=submission.client_id, content=submission.input, started_at_ms=now
-        )
-        await self.port.post(ItemStarted(item))
-        finished = item.model_copy(update={"completed_at_ms": now})
-        await self.complete(finished, message, context_first=True)
+        event = await completed_message(submission, self.runtime.now_ms())
+        await self.port.post(ItemStarted(event.item.model_copy(update={"completed_at_ms": None})))
+        await self.port.post(event)
+        self.job.context.extend(event.context)
 
     async def _failed(self, failure: TurnFailure) -> TurnOutcome:
         if failure.info == "contextWindowExceeded":
@@ -254,6 +251,8 @@ class _Response:
                     await self._port.post(ItemDelta("agentMessage", event.item_id, event.delta))
                 elif isinstance(event, ResponseCompleted):
                     self._end = event
+                    if self._running and event.usage is not None:
+                        await self._port.post(UsageKnown(event.response_id, event.usage))
                     return
                 else:
                     await self._rare(event, nursery)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from protocol.base import Wire
 from protocol.items import ThreadItem
 from protocol.jsonrpc import RequestId
+from protocol.lifecycle_methods import NameUpdated, ReadStateChanged
 from protocol.settings import ThreadSettings
 from protocol.threads import Thread, ThreadStatus, TokenUsage, Turn, TurnError
 
@@ -148,6 +149,12 @@ SERVER_NOTIFICATIONS: dict[str, NotificationRow] = {
     "thread/started": NotificationRow(ThreadStarted, broadcast=True),
     "thread/status/changed": NotificationRow(StatusChanged, broadcast=True),
     "thread/closed": NotificationRow(ThreadNote, broadcast=True),
+    "thread/archived": NotificationRow(ThreadNote, broadcast=True),
+    "thread/unarchived": NotificationRow(ThreadNote, broadcast=True),
+    "thread/deleted": NotificationRow(ThreadNote, broadcast=True),
+    "thread/reverted": NotificationRow(ThreadNote, broadcast=True),
+    "thread/name/updated": NotificationRow(NameUpdated, broadcast=True),
+    "thread/readState/changed": NotificationRow(ReadStateChanged),
     "thread/goal/cleared": NotificationRow(ThreadNote, broadcast=True),
     "thread/settings/updated": NotificationRow(SettingsUpdated),
     "thread/tokenUsage/updated": NotificationRow(TokenUsageUpdated),

@@ -16,7 +16,15 @@ from protocol.settings import (
     SandboxMode,
     SandboxPolicy,
 )
-from protocol.threads import HistoryMode, ItemsView, SortDirection, Thread, ThreadSortKey, Turn
+from protocol.threads import (
+    HistoryMode,
+    ItemsView,
+    SortDirection,
+    Thread,
+    ThreadReadState,
+    ThreadSortKey,
+    Turn,
+)
 
 U32 = Field(default=None, ge=0, le=2**32 - 1)
 
@@ -31,7 +39,7 @@ class ThreadIdParams(Wire):
     thread_id: str
 
 
-class _Overrides(Wire):
+class ThreadStartOverrides(Wire):
     """Settings that thread/start and thread/resume may override."""
 
     model: str | None = None
@@ -49,7 +57,7 @@ class _Overrides(Wire):
     personality: str | None = None
 
 
-class ThreadStartParams(_Overrides):
+class ThreadStartParams(ThreadStartOverrides):
     """``thread/start``. ``config`` maps dotted config keys to values, for this thread only."""
 
     service_name: str | None = None
@@ -95,7 +103,7 @@ class InitialTurnsPageParams(Wire):
     sort_direction: SortDirection | None = None
 
 
-class ThreadResumeParams(_Overrides):
+class ThreadResumeParams(ThreadStartOverrides):
     """``thread/resume``. Overrides apply when the thread is loaded from disk and are ignored else."""
 
     thread_id: str
@@ -138,10 +146,10 @@ class ThreadReadParams(Wire):
 
 
 class ThreadReadResult(Wire):
-    """``thread/read``; ``read_state`` is null: spoold keeps no read receipts yet."""
+    """``thread/read``; ``read_state`` is null before the first message and for ephemeral threads."""
 
     thread: Thread
-    read_state: Any = None
+    read_state: ThreadReadState | None = None
 
 
 class ThreadListParams(Wire):
@@ -172,7 +180,7 @@ class ThreadListResult(Wire):
     """``thread/list``."""
 
     data: list[Thread]
-    read_states: dict[str, Any] = Field(default_factory=dict)
+    read_states: dict[str, ThreadReadState] = Field(default_factory=dict)
     next_cursor: str | None = None
     backwards_cursor: str | None = None
 

@@ -119,6 +119,20 @@ class Thread(Wire):
     turns: list[Turn] = Field(default_factory=list)
 
 
+class UnreadTurn(Wire):
+    """The first turn that the user has not seen."""
+
+    type: Literal["turn"] = "turn"
+    turn_id: str
+
+
+class ThreadReadState(Wire):
+    """What the user has read. ``revision`` changes with every change."""
+
+    first_unread: UnreadTurn | None = None
+    revision: str
+
+
 class TokenCounts(Wire):
     """Token counters of one response or summed over a thread."""
 

@@ -15,6 +15,35 @@ from protocol.daemon_methods import (
     ModelListResult,
 )
 from protocol.initialize import InitializeParams, InitializeResult
+from protocol.lifecycle_methods import (
+    InjectItemsParams,
+    MetadataUpdateParams,
+    MetadataUpdateResult,
+    NameSetParams,
+    ReadStateUpdateParams,
+    ReadStateUpdateResult,
+    RevertParams,
+    RevertResult,
+    RollbackParams,
+    RollbackResult,
+    SearchParams,
+    SearchResult,
+    SettingsUpdateParams,
+    ThreadForkParams,
+    UnarchiveResult,
+)
+from protocol.surroundings import (
+    ByFolderParams,
+    CollaborationModeListResult,
+    ConfigRequirementsResult,
+    EmptyPage,
+    GovCloudResult,
+    HooksListResult,
+    PageParams,
+    PluginInstalledResult,
+    SkillsListResult,
+    ThreadPageParams,
+)
 from protocol.thread_methods import (
     Empty,
     ItemsListParams,
@@ -41,7 +70,7 @@ from protocol.turn_methods import (
     TurnSteerParams,
     TurnSteerResult,
 )
-from transport.handlers import daemon, threads, turns
+from transport.handlers import daemon, lifecycle, surroundings, threads, turns
 from transport.handshake import initialize
 from transport.method import Method, MethodTable
 from transport.not_offered import NOT_OFFERED
@@ -67,6 +96,14 @@ _THREAD_LIST_GATED = (
     "includeAttachedThreads",
     "parentThreadId",
     "projectId",
+)
+_THREAD_FORK_GATED = (
+    "attachToSource",
+    "beforeTurnId",
+    "deferGoalContinuation",
+    "path",
+    "permissions",
+    "runtimeWorkspaceRoots",
 )
 _TURN_STEER_GATED = ("additionalContext", "responsesapiClientMetadata", "responsesapiClientMetadataPatch")
 _TURN_START_GATED = (
@@ -100,6 +137,46 @@ _ROWS = (
     Method("turn/steer", TurnSteerParams, TurnSteerResult, "thread", "stable", "thread",
            turns.steer, _TURN_STEER_GATED),
     Method("turn/interrupt", TurnInterruptParams, Empty, "thread", "stable", "thread", turns.interrupt),
+    Method("thread/fork", ThreadForkParams, ThreadStartResult, "thread", "stable", "thread",
+           lifecycle.fork, _THREAD_FORK_GATED),
+    Method("thread/archive", ThreadIdParams, Empty, "thread", "stable", "thread", lifecycle.archive),
+    Method("thread/unarchive", ThreadIdParams, UnarchiveResult, "thread", "stable", "thread",
+           lifecycle.unarchive),
+    Method("thread/delete", ThreadIdParams, Empty, "thread", "stable", "thread", lifecycle.delete),
+    Method("thread/name/set", NameSetParams, Empty, "thread", "stable", "thread", lifecycle.name_set),
+    Method("thread/metadata/update", MetadataUpdateParams, MetadataUpdateResult, "thread", "stable", "thread",
+           lifecycle.metadata_update, ("daybreakEnabled", "projectId")),
+    Method("thread/settings/update", SettingsUpdateParams, Empty, "thread", "experimental", "thread",
+           lifecycle.settings_update),
+    Method("thread/inject_items", InjectItemsParams, Empty, "thread", "stable", "thread",
+           lifecycle.inject_items),
+    Method("thread/revert", RevertParams, RevertResult, "thread", "stable", "thread", lifecycle.revert),
+    Method("thread/rollback", RollbackParams, RollbackResult, "thread", "stable", "thread",
+           lifecycle.rollback),
+    Method("thread/search", SearchParams, SearchResult, "daemon", "experimental", "task", lifecycle.search),
+    Method("thread/readState/update", ReadStateUpdateParams, ReadStateUpdateResult, "thread", "experimental",
+           "thread", lifecycle.read_state_update),
+    Method("thread/backgroundTerminals/list", ThreadPageParams, EmptyPage, "thread", "experimental",
+           "inline", surroundings.empty_page),
+    Method("hooks/list", ByFolderParams, HooksListResult, "daemon", "stable", "inline",
+           surroundings.hooks_list),
+    Method("skills/list", ByFolderParams, SkillsListResult, "daemon", "stable", "inline",
+           surroundings.skills_list),
+    Method("collaborationMode/list", Empty, CollaborationModeListResult, "daemon", "experimental", "inline",
+           surroundings.collaboration_modes),
+    Method("configRequirements/read", Empty, ConfigRequirementsResult, "daemon", "stable", "inline",
+           surroundings.config_requirements),
+    Method("account/bedrock/checkGovCloudRequirements", Empty, GovCloudResult, "daemon", "experimental",
+           "inline", surroundings.gov_cloud),
+    Method("account/rateLimits/read", Empty, Empty, "daemon", "stable", "inline", surroundings.rate_limits),
+    Method("plugin/installed", Empty, PluginInstalledResult, "daemon", "stable", "inline",
+           surroundings.plugins_installed),
+    Method("permissionProfile/list", PageParams, EmptyPage, "daemon", "stable", "inline",
+           surroundings.empty_page),
+    Method("mcpServerStatus/list", PageParams, EmptyPage, "daemon", "stable", "inline",
+           surroundings.empty_page),
+    Method("experimentalFeature/list", PageParams, EmptyPage, "daemon", "stable", "inline",
+           surroundings.empty_page),
     Method("model/list", ModelListParams, ModelListResult, "daemon", "stable", "inline", daemon.model_list),
     Method("config/read", ConfigReadParams, ConfigReadResult, "daemon", "stable", "inline",
            daemon.config_read),

@@ -16,6 +16,7 @@ import trio
 from agent.events import (
     ApprovalAnswer,
     CommandApproval,
+    ContextAppended,
     ItemCompleted,
     ItemDelta,
     ItemStarted,
@@ -24,6 +25,7 @@ from agent.events import (
     TurnJob,
     TurnOutcome,
     TurnSettings,
+    UsageKnown,
 )
 from agent.model.events import (
     ModelEvent,
@@ -126,7 +128,8 @@ def _short(event: TurnEvent) -> str:
         return f"{word} {event.item.type}{status}"
     if isinstance(event, ItemDelta):
         return f"delta {event.delta!r}"
-    return "" if type(event).__name__ == "ContextAppended" else type(event).__name__
+    # What a call costs is told early only if the call still runs: a matter of moments.
+    return "" if isinstance(event, ContextAppended | UsageKnown) else type(event).__name__
 
 
 class ScriptedModel:

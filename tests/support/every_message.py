@@ -50,6 +50,8 @@ async def converse(folder: Path, model: ScriptedModel) -> list[Received]:
         await _reads(daemon.client, thread_id)
         await daemon.client.call("thread/start", {"ephemeral": True, "config": {"no_such_key": 1}})
         await daemon.client.wait_for("warning")
+        await _lifecycle(daemon.client)
+        await _surroundings(daemon.client)
         received += [message for traffic in daemon.traffic for message in traffic]
     async with open_daemon(folder, model=model, check_messages=False) as daemon:
         await _after_a_restart(daemon, thread_id)
@@ -64,6 +66,49 @@ def missing(received: list[Received]) -> set[str]:
     tables |= {("notification", name) for name in SERVER_NOTIFICATIONS}
     tables |= {("request", name) for name in SERVER_REQUESTS}
     return {f"{kind} {method}" for kind, method in tables - came}
+
+
+async def _lifecycle(client: Client) -> None:
+    thread_id = (await client.call("thread/start"))["thread"]["id"]
+    first = await client.run_turn(thread_id, "say one")
+    second = await client.run_turn(thread_id, "say two")
+    of_thread = {"threadId": thread_id}
+    await client.call("thread/name/set", {**of_thread, "name": "a name"})
+    await client.call("thread/metadata/update", {**of_thread, "gitInfo": {"branch": "main"}})
+    await client.call("thread/settings/update", {**of_thread, "model": "another"})
+    message = {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "by the way"}]}
+    await client.call("thread/inject_items", {**of_thread, "items": [message]})
+    read = await client.call("thread/read", of_thread)
+    revision = read["readState"]["revision"]
+    await client.call(
+        "thread/readState/update",
+        {**of_thread, "operation": {"type": "read"}, "expectedRevision": revision},
+    )
+    await client.call("thread/search", {"searchTerm": "two"})
+    await client.call("thread/fork", {**of_thread, "lastTurnId": first["id"]})
+    await client.call("thread/revert", {**of_thread, "beforeTurnId": second["id"]})
+    await client.call("thread/rollback", {**of_thread, "numTurns": 1})
+    await client.call("thread/backgroundTerminals/list", of_thread)
+    await client.call("thread/archive", of_thread)
+    await client.call("thread/unarchive", of_thread)
+    await client.call("thread/delete", of_thread)
+
+
+async def _surroundings(client: Client) -> None:
+    for method in ("hooks/list", "skills/list"):
+        await client.call(method, {"cwds": ["/"]})
+    for method in (
+        "collaborationMode/list",
+        "configRequirements/read",
+        "account/bedrock/checkGovCloudRequirements",
+        "plugin/installed",
+        "permissionProfile/list",
+        "mcpServerStatus/list",
+        "experimentalFeature/list",
+    ):
+        await client.call(method)
+    with pytest.raises(RpcFailed):
+        await client.call("account/rateLimits/read")
 
 
 async def _errors(daemon: DaemonProcess) -> None:

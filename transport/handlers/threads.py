@@ -24,7 +24,7 @@ def resume(call: Call) -> None:
 def unsubscribe(call: Call) -> None:
     """thread/unsubscribe: an unknown id is ``notLoaded``, a malformed one an error."""
     supervisor = call.daemon.supervisor
-    if supervisor.loaded(parse_thread_id(call.params.thread_id)) is None:
+    if supervisor.live_state(parse_thread_id(call.params.thread_id)) is None:
         call.reply.result(UnsubscribeResult(status="notLoaded"))
     else:
         supervisor.post(call.params.thread_id, Unsubscribe(call.reply))
