@@ -13,10 +13,14 @@ THREAD_SHIFT = 31
 LONGEST_TEXT = 64 << 10
 """Bytes of UTF-8; what an item says beyond is not searched."""
 
-_FIRST = f"(SELECT number << {THREAD_SHIFT} FROM search_threads WHERE thread_id=?)"  # noqa: S608
+# A bound that is NULL is none at all for the full-text table: a thread without number gets an empty range.
+_FIRST = f"(coalesce((SELECT number FROM search_threads WHERE thread_id=?), -1) << {THREAD_SHIFT})"  # noqa: S608
 _FORGET = f"DELETE FROM search WHERE rowid BETWEEN {_FIRST} AND {_FIRST} + {(1 << THREAD_SHIFT) - 1}"  # noqa: S608
 _NUMBER = "INSERT INTO search_threads (thread_id) VALUES (?) ON CONFLICT (thread_id) DO NOTHING"
-_ADD = f"INSERT OR REPLACE INTO search (rowid, text) SELECT {_FIRST} | ?, ? WHERE ? < {1 << THREAD_SHIFT}"
+_ADD = (
+    f"INSERT OR REPLACE INTO search (rowid, text) SELECT number << {THREAD_SHIFT} | ?, ? "  # noqa: S608
+    f"FROM search_threads WHERE thread_id=? AND ? < {1 << THREAD_SHIFT}"
+)
 
 
 def forget_texts(thread_id: str) -> list[Operation]:
@@ -37,7 +41,7 @@ def add_text(thread_id: str, ordinal: int, text: str) -> Operation:
     if len(text) > LONGEST_TEXT // 4:
         text = text.encode()[:LONGEST_TEXT].decode("utf-8", "ignore")
     # The tokenizer reads on after a NUL, the snippet does not.
-    return _ADD, (thread_id, ordinal, text.replace("\0", " "), ordinal)
+    return _ADD, (ordinal, text.replace("\0", " "), thread_id, ordinal)
 
 
 def message_text(kind: str, content: object) -> str:

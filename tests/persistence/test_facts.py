@@ -28,6 +28,8 @@ from tests.persistence.sessions import (
     uuid_of,
     write_rollout,
 )
+from tests.persistence.test_search import texts
+
 
 THREAD = uuid_of(1)
 GOAL = Goal("finish", "active", 1000, 10, 20, START_MS, START_MS + 1)
@@ -213,6 +215,7 @@ def test_a_rebuilt_index_with_facts_is_the_one_written_live(runs: list[tuple[str
                             turns += 1
                             await add_turn(store, THREAD, turns, now, what)
                 live = await everything(store)
+        said = texts(root)
         connection = sqlite3.connect(root / "spoold.sqlite")
         for table in (*INDEX, "search", "search_threads"):
             connection.execute(f"DELETE FROM {table}")
@@ -220,6 +223,7 @@ def test_a_rebuilt_index_with_facts_is_the_one_written_live(runs: list[tuple[str
         connection.close()
         async with opened(root) as store:
             assert await everything(store) == live
+        assert texts(root) == said
 
     with tempfile.TemporaryDirectory() as folder:
         trio.run(main, Path(folder))

@@ -205,6 +205,25 @@ def test_every_beginning_of_every_word_finds_its_message(words: list[str], data:
     connection.close()
 
 
+def test_a_thread_without_texts_is_forgotten_without_looking_at_all_the_others() -> None:
+    connection = index()
+    for statement, values in (number_thread("t"), *(add_text("t", ordinal, "x") for ordinal in range(2000))):
+        connection.execute(statement, values)
+    steps = 0
+
+    def count() -> int:
+        nonlocal steps
+        steps += 1
+        return 0
+
+    connection.set_progress_handler(count, 10)
+    for statement, values in forget_texts("unknown"):
+        connection.execute(statement, values)
+    connection.set_progress_handler(None, 0)
+    assert steps < 50
+    connection.close()
+
+
 def test_forgetting_one_thread_leaves_the_others() -> None:
     connection = index()
     for thread in "abc":
