@@ -15,6 +15,7 @@ process by the owner (see ``transport.unix_client.ATTACHED_HEADER``).
 
 from __future__ import annotations
 
+import os
 import signal
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -64,7 +65,10 @@ async def attach(
     """
     with standard_streams() as (in_fd, out_fd):
         stdio = StdioChannel(in_fd, out_fd, LineFramer(LONGEST_LINE))
-        process = _Attached(home, stdio)
+        try:
+            process = _Attached(home, stdio)
+        except FileNotFoundError:
+            raise StartError("the working directory does not exist any more") from None
         # Nothing is lost by cancelling: whoever sends the signal wants us gone.
         outcome = await _first(process.run, signals)
         if isinstance(outcome, int):
@@ -100,6 +104,7 @@ class _Attached:
         self._stdio = stdio
         self._ledger = Ledger()
         self._runtime = SystemRuntime()
+        self._folder = os.getcwd()  # noqa: PTH109 - paths travel as text
         self._writing = trio.Lock()
         # The owner that was lost last; 0 before the first.
         self._lost = 0
@@ -135,7 +140,7 @@ class _Attached:
                 if claim is not None:
                     return claim
                 try:
-                    return await connect_spoold(self._home.control_socket, "stdio")
+                    return await connect_spoold(self._home.control_socket, self._folder)
                 except (PermissionError, NotOurs) as error:
                     reason = error
                     break

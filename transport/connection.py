@@ -99,15 +99,23 @@ class Connection:
         experimental: whether the client has the ``experimentalApi`` capability.
         opted_out: notification methods the client does not want.
         in_flight: requests that are not answered yet.
+        working_directory: where the client's paths begin, if not where the daemon's do.
     """
 
-    def __init__(self, channel: MessageChannel, gateway: Gateway, nursery: trio.Nursery) -> None:
+    def __init__(
+        self,
+        channel: MessageChannel,
+        gateway: Gateway,
+        nursery: trio.Nursery,
+        working_directory: str | None = None,
+    ) -> None:
         self.id = next(gateway.ids)
         self.client_name = ""
         self.initialised = False
         self.experimental = False
         self.opted_out: frozenset[str] = frozenset()
         self.in_flight = 0
+        self.working_directory = working_directory
         self.gateway = gateway
         self.nursery = nursery
         self.outbox = Outbox(gateway.limits.outbox_bytes)
@@ -207,7 +215,9 @@ class Connection:
             return
 
 
-async def serve_connection(channel: MessageChannel, gateway: Gateway) -> None:
+async def serve_connection(
+    channel: MessageChannel, gateway: Gateway, working_directory: str | None = None
+) -> None:
     """Serve one client until either side ends the connection; the channel is closed afterwards.
 
     Cancelled, it ends the connection without a farewell. An exception in here is logged and ends this
@@ -217,7 +227,7 @@ async def serve_connection(channel: MessageChannel, gateway: Gateway) -> None:
     cancelled = True
     try:
         async with trio.open_nursery() as nursery:
-            connection = Connection(channel, gateway, nursery)
+            connection = Connection(channel, gateway, nursery, working_directory)
             gateway.connections[connection.id] = connection
             log.debug("%s connected", connection.name)
             nursery.start_soon(_run_writer, connection)

@@ -11,6 +11,8 @@ Sans I/O inside: ``FrameReader`` turns bytes into messages, ``LocalWebSocket`` m
 from __future__ import annotations
 
 import errno
+import os
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
@@ -20,7 +22,8 @@ from transport.framing import MAX_MESSAGE_BYTES
 from transport.unix import connect_unix, listener_pid
 
 ATTACHED_HEADER = "x-spoold-attached"
-"""Request header: the client stands for another one on standard streams, which is to be waited for."""
+"""Request header: the client stands for another one on standard streams, which is to be waited for. Its value
+is the folder where that one was started, percent-encoded."""
 VERSION_HEADER = "x-spoold-version"
 """Response header: the listener is a spoold, and which one."""
 
@@ -181,22 +184,32 @@ class LocalWebSocket:
         await trio.aclose_forcefully(self._stream)
 
 
-async def connect_spoold(path: Path, attached: str) -> LocalWebSocket:
+def attached_from(headers: Iterable[tuple[bytes, bytes]]) -> str | None:
+    """The folder of the client that a client stands for; None for a client that speaks for itself."""
+    from urllib.parse import unquote_to_bytes
+
+    name = ATTACHED_HEADER.encode()
+    return next((os.fsdecode(unquote_to_bytes(value)) for key, value in headers if key.lower() == name), None)
+
+
+async def connect_spoold(path: Path, folder: str) -> LocalWebSocket:
     """Connect to the spoold that listens at ``path``.
 
     Args:
         path: its control socket.
-        attached: for whom we pass messages on, as ``stdio``.
+        folder: where the client was started for whom we pass messages on.
 
     Raises:
         OSError: nobody listens there, it ended before it answered, or it does not answer in time.
         NotOurs: another program listens there.
     """
+    from urllib.parse import quote
+
     stream = await connect_unix(path)
     try:
         pid = listener_pid(stream)
         with trio.move_on_after(HANDSHAKE_TIMEOUT):
-            await stream.send_all(_UPGRADE % attached.encode())
+            await stream.send_all(_UPGRADE % quote(os.fsencode(folder)).encode())
             received = bytearray()
             while (end := received.find(b"\r\n\r\n")) < 0:
                 data = await stream.receive_some(RECEIVE_BYTES)

@@ -26,7 +26,7 @@ from transport.connection import Gateway, serve_connection
 from transport.framing import MAX_MESSAGE_BYTES
 from transport.http_front import HEAD_TIMEOUT, Authenticator, accept_upgrade
 from transport.replay_stream import ReplayStream
-from transport.unix_client import ATTACHED_HEADER, VERSION_HEADER
+from transport.unix_client import VERSION_HEADER, attached_from
 
 log = logging.getLogger(__name__)
 
@@ -155,8 +155,9 @@ def _is_local(stream: trio.abc.Stream) -> bool:
 
 
 async def _serve_frames(replay: ReplayStream, gateway: Gateway, name: str, *, local: bool) -> None:
-    # Whom the file permissions let in may ask to be waited for: it stands for a client on its own stdio.
-    waits, headers = False, []
+    # Whom the file permissions let in may ask to be waited for: it stands for a client on its own stdio,
+    # and says where that was started.
+    waits, folder, headers = False, None, []
     if local:
         headers = [
             (b"x-codex-websocket-max-unfragmented-message-bytes", _LARGEST_UNFRAGMENTED),
@@ -172,7 +173,9 @@ async def _serve_frames(replay: ReplayStream, gateway: Gateway, name: str, *, lo
                     max_message_size=MAX_MESSAGE_BYTES,
                     receive_buffer_size=RECEIVE_BYTES,
                 )
-                waits = local and any(key.lower() == ATTACHED_HEADER.encode() for key, _ in request.headers)
+                if local:
+                    folder = attached_from(request.headers)
+                    waits = folder is not None
                 socket = await request.accept(extra_headers=headers)
             if handshake.cancelled_caught:
                 nursery.cancel_scope.cancel()
@@ -182,7 +185,7 @@ async def _serve_frames(replay: ReplayStream, gateway: Gateway, name: str, *, lo
                 # A unix socket is never half open; who may read slowly may also answer pings late.
                 nursery.start_soon(_keep_alive, socket, replay, name)
             channel = WebSocketChannel(socket, replay, name, waits_for_reader=waits)
-            await serve_connection(channel, gateway)
+            await serve_connection(channel, gateway, folder)
             nursery.cancel_scope.cancel()
     except* (ConnectionClosed, LocalProtocolError):
         # The library's reader lets them out when a ping or an error is to be answered while the

@@ -22,8 +22,6 @@ import trio
 from spoold.client import Client, RpcFailed, connect_websocket
 from tests.support.shared_home import Member, open_shared_home, until
 
-LOST = "lost process {}, which owned"
-
 
 @pytest.fixture
 def short_home() -> Iterator[Path]:
@@ -85,12 +83,7 @@ async def test_archived_and_unarchived_by_the_first_it_runs_through_the_second_u
     ):
         thread_id = await start_thread(first.client)
         await first.client.run_turn(thread_id, "say one")
-        try:
-            await first.client.call("thread/archive", {"threadId": thread_id})
-        except RpcFailed as error:
-            if "thread/archive" in error.message:
-                pytest.skip("this build does not archive")
-            raise
+        await first.client.call("thread/archive", {"threadId": thread_id})
         await first.client.call("thread/unarchive", {"threadId": thread_id})
         await second.client.call("thread/resume", {"threadId": thread_id})
         turn = await second.client.run_turn(thread_id, "say two")
@@ -334,6 +327,20 @@ async def test_requests_before_the_end_of_stdin_are_answered_through_the_owner(t
         answers = [json.loads(line) for line in result.stdout.splitlines()]
         assert [answer.get("id") for answer in answers if answer.get("id") is not None] == [1, "é", 4, 5]
         assert [answer["error"]["code"] for answer in answers if answer.get("id", 0) is None] == [-32700] * 2
+
+
+async def test_threads_of_an_attached_client_work_where_that_was_started(tmp_path: Path) -> None:
+    async with (
+        open_shared_home(tmp_path) as home,
+        home.process("owner") as owner,
+        home.process("second", work="other é % folder") as second,
+    ):
+        there = tmp_path / "other é % folder"
+        for given, meant in ((None, there), ("sub", there / "sub"), ("/", Path("/"))):
+            started = await second.client.call("thread/start", {"cwd": given})
+            assert started["cwd"] == str(meant)
+        started = await owner.client.call("thread/start", {})
+        assert started["cwd"] == str(tmp_path / "work")
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, -signal.SIGINT)])

@@ -81,15 +81,15 @@ class SharedHome:
 
     @asynccontextmanager
     async def process(
-        self, name: str, *, arguments: Sequence[str] = (), handshake: bool = True
+        self, name: str, *, arguments: Sequence[str] = (), handshake: bool = True, work: str = "work"
     ) -> AsyncGenerator[Member, None]:
-        """A process with a client of this name; killed at the end if it has not ended."""
+        """A process with a client of this name, started in the folder ``work``; killed at the end."""
         self.started += 1
         errors = self.folder / f"stderr-{self.started}-{name}"
-        work = self.folder / "work"
-        work.mkdir(exist_ok=True)
+        directory = self.folder / work
+        directory.mkdir(exist_ok=True)
         command = [*_SAYING_INTO, str(errors), *APP_SERVER, *arguments]
-        async with connect_process(command, env=self.environment, cwd=str(work)) as (client, process):
+        async with connect_process(command, env=self.environment, cwd=str(directory)) as (client, process):
             member = Member(client, process, errors)
             try:
                 if handshake:

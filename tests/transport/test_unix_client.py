@@ -90,7 +90,7 @@ async def test_who_does_not_answer_as_a_spoold_is_not_spoken_to(
     listener = bind_unix_listener(place, own_folder=False)
     nursery.start_soon(answer_with, listener, data)
     with pytest.raises(error):
-        await connect_spoold(place, "stdio")
+        await connect_spoold(place, "/")
     await listener.aclose()
 
 
@@ -99,7 +99,7 @@ async def test_who_does_not_answer_at_all_is_not_waited_for_for_ever(
 ) -> None:
     listener = bind_unix_listener(place, own_folder=False)
     with pytest.raises(TimeoutError):
-        await connect_spoold(place, "stdio")
+        await connect_spoold(place, "/")
     assert trio.current_time() < 2 * unix_client.HANDSHAKE_TIMEOUT
     await listener.aclose()
 
@@ -110,7 +110,7 @@ async def test_messages_before_a_close_frame_are_given_then_the_end(
     listener = bind_unix_listener(place, own_folder=False)
     head = b"HTTP/1.1 101 Switching Protocols\r\nX-Spoold-Version: 1\r\n\r\n"
     nursery.start_soon(answer_with, listener, head + text_frames([b"one", b"two"]) + b"\x88\x02\x03\xe9")
-    there = await connect_spoold(place, "stdio")
+    there = await connect_spoold(place, "/")
     assert await there.receive() == [b"one", b"two"]
     assert await there.receive() == []
     await there.aclose()

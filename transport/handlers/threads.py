@@ -5,20 +5,30 @@ from __future__ import annotations
 from typing import Any
 
 from actors.messages import Unsubscribe
+from actors.thread_settings import absolute
 from protocol.base import Wire
 from protocol.ids import thread_id as parse_thread_id
-from protocol.thread_methods import UnsubscribeResult
+from protocol.thread_methods import ThreadStartParams, UnsubscribeResult
 from transport.method import DEFERRED, Call
 
 
 def start(call: Call) -> None:
     """thread/start."""
+    _look_from_the_client(call)
     call.daemon.supervisor.start_thread(call.params, call.reply)
 
 
 def resume(call: Call) -> None:
     """thread/resume."""
+    _look_from_the_client(call)
     call.daemon.supervisor.resume(call.params, call.reply)
+
+
+def _look_from_the_client(call: Call) -> None:
+    """A path means what it means to the client, also where that was started elsewhere than the daemon."""
+    base, params = call.peer.working_directory, call.params
+    if base is not None and (params.cwd or isinstance(params, ThreadStartParams)):
+        params.cwd = absolute(params.cwd or "", base)
 
 
 def unsubscribe(call: Call) -> None:
