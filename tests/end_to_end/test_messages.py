@@ -10,6 +10,8 @@ from tests.support.every_message import converse, missing
 from tests.support.scripted_model import open_scripted_model
 from tests.support.wire_schema import own_schema, problems, reference_schema
 
+OURS_ALONE = {"thread/rollback"}
+"""Kept for older clients; the reference's schema has it no more."""
 NEVER_HERE = {"notification thread/closed", "result account/rateLimits/read"}
 """Comes when a thread has been idle for half an hour, or has failed."""
 
@@ -21,5 +23,6 @@ async def test_every_kind_of_message_fits_our_schema_and_the_reference_s_where_i
         received = await converse(tmp_path, model)
     assert problems(received, own_schema()) == []
     if (reference := reference_schema()) is not None:
-        assert problems(received, reference) == []
+        shared = [message for message in received if message.method not in OURS_ALONE]
+        assert problems(shared, reference) == []
     assert missing(received) == NEVER_HERE

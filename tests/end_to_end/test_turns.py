@@ -79,6 +79,7 @@ async def test_a_plain_turn_comes_in_the_order_of_the_protocol(daemon: DaemonPro
         *["item/agentMessage/delta"] * 3,
         "completed agentMessage",
         "thread/tokenUsage/updated",
+        "thread/readState/changed",
         "status idle",
         "turn/completed",
     ]
@@ -261,7 +262,8 @@ async def test_every_failure_of_a_model_has_its_words_its_code_and_its_order(dae
         client.forget()
         await begin(client, thread_id, script)
         seen, turn = await until_end(client)
-        assert seen[-3:] == ["status systemError", "error", "turn/completed"], script
+        end = ["status systemError", "error", "thread/readState/changed", "turn/completed"]
+        assert seen[-4:] == end, script
         assert turn["status"] == "failed", script
         assert message in turn["error"]["message"], script
         assert turn["error"]["codexErrorInfo"] == info, script
