@@ -158,11 +158,14 @@ def append_name(home: Home, thread_id: str, name: str | None, at_ms: int) -> Non
     A name that was cleared is noted as "".
     """
     line = {"id": thread_id, "thread_name": name or "", "updated_at": format_timestamp(at_ms)}
-    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+    flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
     try:
         descriptor = os.open(home.session_index, flags, FILE_MODE)
         try:
-            write_all(descriptor, encode(line) + b"\n")
+            # A crash may have left half a line: it spoils nothing but itself.
+            size = os.fstat(descriptor).st_size
+            half = size > 0 and os.pread(descriptor, 1, size - 1) != b"\n"
+            write_all(descriptor, (b"\n" if half else b"") + encode(line) + b"\n")
         finally:
             os.close(descriptor)
     except (OSError, ValueError) as error:

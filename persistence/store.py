@@ -167,7 +167,9 @@ class Store:
         return await self._read(read)
 
     async def descendants(self, thread_id: str) -> list[str]:
-        """The threads that this one spawned, those that they spawned, and so on; parents come first.
+        """The threads that this one spawned, those that they spawned, and so on, in the order of their ids.
+
+        Ids grow with time, so parents come first.
 
         Waits for the background rebuild, so that none is left out.
         """

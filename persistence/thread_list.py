@@ -43,6 +43,11 @@ _MATCHING = (
     "r.thread_id IN (SELECT thread_id FROM search_threads WHERE number IN "  # noqa: S608
     f"(SELECT rowid >> {THREAD_SHIFT} FROM search WHERE search MATCH ?))"
 )
+# UNION leaves out what was found already, so that a circle comes to an end.
+_BELOW = (
+    "WITH RECURSIVE below (id) AS (SELECT ? UNION "
+    "SELECT t.thread_id FROM below JOIN threads t ON t.parent_thread_id = below.id)"
+)
 
 
 @dataclass(slots=True)
@@ -91,6 +96,7 @@ class ThreadQuery:
     search_term: str | None = None
     excluded_ids: Sequence[str] | None = None
     parent_id: str | None = None
+    ancestor_id: str | None = None
     matching: str | None = None
 
 
@@ -115,13 +121,8 @@ def read_record(connection: sqlite3.Connection, home: Home, thread_id: str) -> T
 
 
 def read_descendants(connection: sqlite3.Connection, thread_id: str) -> list[str]:
-    """The ids of all threads below this one, parents first."""
-    statement = (
-        "WITH RECURSIVE below (id, depth) AS (SELECT ?, 0 UNION "
-        "SELECT t.thread_id, depth + 1 FROM below JOIN threads t ON t.parent_thread_id = below.id "
-        "WHERE depth < 1000) "
-        "SELECT id FROM below WHERE id <> ? GROUP BY id ORDER BY min(depth), id"
-    )
+    """The ids of all threads below this one, in the order of their beginning: parents first."""
+    statement = f"{_BELOW} SELECT id FROM below WHERE id <> ? ORDER BY id"  # noqa: S608
     return [row["id"] for row in connection.execute(statement, (thread_id, thread_id))]
 
 
@@ -177,6 +178,9 @@ def _conditions(query: ThreadQuery) -> tuple[list[str], list[Any]]:
     if query.matching is not None:
         conditions.append(_MATCHING)
         values.append(query.matching)
+    if query.ancestor_id is not None:
+        conditions.append(f"r.thread_id IN ({_BELOW} SELECT id FROM below WHERE id <> ?)")  # noqa: S608
+        values += [query.ancestor_id, query.ancestor_id]
     if query.parent_id is not None:
         conditions.append("t.parent_thread_id = ?")
         values.append(query.parent_id)

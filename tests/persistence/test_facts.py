@@ -30,7 +30,6 @@ from tests.persistence.sessions import (
 )
 from tests.persistence.test_search import texts
 
-
 THREAD = uuid_of(1)
 GOAL = Goal("finish", "active", 1000, 10, 20, START_MS, START_MS + 1)
 
@@ -163,6 +162,30 @@ async def test_facts_that_cannot_be_stored_are_told(tmp_path: Path, monkeypatch:
                 await store.commit(Batch(THREAD, facts={"name": "n"}))
         assert (await record(store)).name is None
         assert not (tmp_path / "session_index.jsonl").exists()
+
+
+async def test_threads_are_listed_by_parent_or_by_ancestor(tmp_path: Path) -> None:
+    async with opened(tmp_path) as store:
+        for number in range(1, 5):
+            await create(store, uuid_of(number), parent_thread_id=uuid_of(number - 1))
+
+        async def listed(**query: Any) -> set[str]:
+            return {record.id for record in (await store.threads_page(ThreadQuery(**query))).records}
+
+        assert await listed(parent_id=uuid_of(1)) == {uuid_of(2)}
+        assert await listed(ancestor_id=uuid_of(1)) == {uuid_of(2), uuid_of(3), uuid_of(4)}
+        assert await listed(ancestor_id=uuid_of(4)) == set()
+
+
+async def test_half_a_line_in_the_session_index_spoils_only_itself(tmp_path: Path) -> None:
+    (tmp_path / "session_index.jsonl").write_bytes(b'{"id":"x","thread')
+    async with opened(tmp_path) as store:
+        await create(store, THREAD)
+        await store.commit(Batch(THREAD, facts={"name": "n"}))
+    delete_database(tmp_path)
+    async with opened(tmp_path) as store:
+        await store.threads_page(ThreadQuery())
+        assert (await record(store)).name == "n"
 
 
 async def test_descendants_of_a_thread_that_is_its_own_ancestor_come_to_an_end(tmp_path: Path) -> None:

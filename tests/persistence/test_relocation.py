@@ -11,13 +11,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trio
 
 import persistence.relocation
 from persistence.database import open_for_writing
 from persistence.home import Home
+from persistence.jobs import Apply
 from persistence.relocation import Action, relocate
-from persistence.rollout_files import reverted_path
+from persistence.rollout_files import find_one, reverted_path
+from persistence.scan import index_file
 from persistence.store import Batch, Goal, ReadState, Store, StoreError, ThreadQuery
+from persistence.writer import load_state
 from tests.persistence.sessions import (
     LOCAL_TIME,
     START_MS,
@@ -183,6 +187,61 @@ async def test_an_archived_file_of_the_same_name_is_not_overwritten(tmp_path: Pa
             await store.commit(Batch(PARENT, relocate="archive"))
         assert copy.read_bytes() == b"kept"
         assert await listed(store) == {PARENT}
+
+
+async def test_a_reverted_thread_that_cannot_be_deleted_does_not_fall_back_to_its_old_history(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unlink = os.unlink
+    async with opened(tmp_path) as store:
+        old = await create(store, PARENT)
+        turn_id = await add_turn(store, PARENT, 1, START_MS + 1000)
+        await store.revert(PARENT, turn_id, LATER)
+
+        def refuse(path: Any, *args: Any, **options: Any) -> None:
+            if Path(path) == old:
+                raise OSError(errno.EACCES, os.strerror(errno.EACCES))
+            unlink(path, *args, **options)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "unlink", refuse)
+            with pytest.raises(StoreError, match=r"^could not delete"):
+                await store.commit(Batch(PARENT, relocate="delete"))
+        assert len(await store.all_turns(PARENT)) == 1
+        await store.commit(Batch(PARENT, relocate="delete"))
+        assert await store.thread(PARENT) is None
+
+
+@pytest.mark.parametrize("what", ["archive", "revert"])
+async def test_a_scan_of_a_file_that_is_no_longer_the_rollout_is_thrown_away(
+    tmp_path: Path, what: str
+) -> None:
+    home = Home(tmp_path)
+    async with opened(tmp_path) as store:
+        await create(store, PARENT)
+        turn_id = await add_turn(store, PARENT, 1, START_MS + 1000)
+        found = find_one(home, PARENT)
+        assert found is not None
+        scanned: list[Apply] = []
+
+        def scan() -> None:
+            with store._readers.connection() as connection:
+                base = load_state(connection, PARENT)
+            index_file(store._writer, home, found, base, hand_over=scanned.append)
+
+        await trio.to_thread.run_sync(scan)
+        if what == "archive":
+            await store.commit(Batch(PARENT, relocate="archive"))
+        else:
+            await store.revert(PARENT, turn_id, LATER)
+        moved = await store.thread(PARENT)
+        with store._readers.connection() as connection:
+            state = load_state(connection, PARENT)
+            assert state is not None
+            scanned[0].expected = state.indexed_bytes
+        await trio.to_thread.run_sync(store._writer.call, scanned[0])
+        assert not scanned[0].applied
+        assert await store.thread(PARENT) == moved
 
 
 class Killed(BaseException):
