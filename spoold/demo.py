@@ -41,13 +41,16 @@ class Stage:
 
     def say(self, who: str, text: str) -> None:
         """One line of somebody."""
+        self._begin(who)
+        self._console.print(text, markup=False)
+
+    def _begin(self, who: str) -> None:
         colour = {"daemon": "yellow", "alice": "cyan", "bob": "magenta"}[who]
         self._console.print(f"   [{colour}]{who:>6}[/{colour}]  ", end="")
-        self._console.print(text, markup=False)
 
     def stream(self, who: str) -> Streamed:
         """A line that grows."""
-        self.say(who, "")
+        self._begin(who)
         return Streamed(self._console)
 
     def done(self, text: str) -> None:
@@ -56,23 +59,18 @@ class Stage:
 
 
 class Streamed:
-    """Text that is printed as it comes."""
+    """Text that is printed as it comes, indented like the rest."""
 
     def __init__(self, console: Any) -> None:
         self._console = console
-        self._open = False
 
     def add(self, text: str) -> None:
         """Print a piece."""
-        if not self._open:
-            self._console.print(" " * 11, end="")
-            self._open = True
-        self._console.print(text, end="", markup=False)
+        self._console.print(text.replace("\n", "\n" + " " * 11), end="", markup=False)
 
     def end(self) -> None:
         """Finish the line."""
-        if self._open:
-            self._console.print()
+        self._console.print()
 
 
 @asynccontextmanager
