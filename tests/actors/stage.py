@@ -24,7 +24,7 @@ from actors.thread_actor import ThreadActor
 from agent.events import ApprovalAnswer, CommandApproval, ItemCompleted, ItemDelta, ItemStarted
 from persistence.config import Config
 from persistence.home import Home
-from persistence.store import Batch, Store, StoreError
+from persistence.store import Batch, Store, StoreError, ThreadRecord
 from protocol.errors import RpcError
 from protocol.items import AgentMessageItem, CommandExecutionItem
 from protocol.jsonrpc import Response
@@ -50,10 +50,9 @@ class FragileStore(Store):
             raise StoreError("the disk is full", "disk")
         await super().commit(batch)
 
-    async def resume_state(self, thread_id: str, *, with_context: bool = True) -> Any:
-        if not with_context:
-            self.loads += 1
-        return await super().resume_state(thread_id, with_context=with_context)
+    async def thread(self, thread_id: str) -> ThreadRecord | None:
+        self.loads += 1
+        return await super().thread(thread_id)
 
     async def all_turns(self, thread_id: str, *, live_turn_id: str | None = None) -> Any:
         if self.unreadable:

@@ -111,7 +111,7 @@ async def test_an_idle_thread_without_a_watcher_is_unloaded_after_the_delay(
         thread_id = await stage.start(owner)
         await stage.whole_turn(owner, thread_id)
         mock_clock.jump(10 * DELAY)
-        await stage.handled(thread_id)
+        await trio.testing.wait_all_tasks_blocked()
         assert stage.supervisor.loaded(thread_id) is not None, "somebody watches"
 
         stage.supervisor.peer_gone(owner)
@@ -143,8 +143,9 @@ async def test_a_running_turn_keeps_a_thread_that_nobody_watches(
         stage.supervisor.peer_gone(owner)
         await stage.handled(thread_id)
         mock_clock.jump(10 * DELAY)
-        await stage.handled(thread_id)
+        await trio.testing.wait_all_tasks_blocked()
         actor = stage.actor(thread_id)
+        assert not turn.cancelled
         turn.end()
         await other.until(lambda _: "thread/status/changed:idle" in closed(other))
         await stage.handled(thread_id)
@@ -192,6 +193,33 @@ async def test_a_resume_right_behind_the_unloading_makes_the_next_incarnation(
         await stage.whole_turn(owner, thread_id)
         seqs = [entry["seq"] for entry in owner.log if "seq" in entry]
         assert seqs == sorted(set(seqs)), "a number never means two things in one epoch"
+
+
+async def test_the_next_incarnation_reads_the_disk_only_when_the_old_one_has_finished(stage: Stage) -> None:
+    peer = stage.peer()
+    thread_id = await stage.start(peer)
+    await stage.whole_turn(peer, thread_id)
+    old, may_end = stage.actor(thread_id), trio.Event()
+
+    async def lingers() -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            with trio.CancelScope(shield=True):
+                await may_end.wait()
+
+    nursery = stage.runners[0].bound
+    assert nursery is not None
+    nursery.start_soon(lingers)
+    stage.shut_down(thread_id)
+    await trio.testing.wait_all_tasks_blocked()
+    assert stage.supervisor.loaded(thread_id) is None
+    reply = stage.resume(peer, thread_id)
+    await trio.testing.wait_all_tasks_blocked()
+    assert (stage.store.loads, old.finished.is_set()) == (0, False)
+    may_end.set()
+    assert (await reply.answer())["thread"]["id"] == thread_id
+    assert old.finished.is_set()
 
 
 async def test_a_fresh_thread_vanishes_entirely(tmp_path: Path, mock_clock: MockClock) -> None:

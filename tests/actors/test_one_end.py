@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import pairwise, permutations, product
 from typing import Any
 
+import pytest
 import trio
 
 from actors.messages import TurnEnded
@@ -106,12 +107,15 @@ def check(stage: Stage, peer: RecordingPeer, story: Story, *, ephemeral: bool) -
     assert last_status < order.index("turn/completed"), "the status comes before what it announces"
 
 
-async def test_what_an_ended_turn_still_reports_reaches_nobody(stage: Stage) -> None:
+@pytest.mark.parametrize("another_runs", [False, True])
+async def test_what_an_ended_turn_still_reports_reaches_nobody(stage: Stage, another_runs: bool) -> None:
     peer = stage.peer()
     thread_id = await stage.start(peer)
     turn_id, turn = await stage.begin(peer, thread_id)
     stage.interrupt(peer, thread_id, turn_id)
     await peer.got("turn/completed")
+    if another_runs:
+        await stage.begin(peer, thread_id)
     before, lines = len(peer.log), len(stage.lines(thread_id))
     await says(turn, "late", "too late")
     asked = Asked()
