@@ -38,6 +38,7 @@ from actors.effects import (
     OpenFork,
     Refuse,
     ReloadContext,
+    ShowGone,
     StartTurn,
     SteerTurn,
 )
@@ -403,6 +404,9 @@ class ThreadActor:
                 return await message.act.decide(state, message.reply, self._acts)
             case Leave() | Shutdown():
                 decision = turns.shut_down(state, step, await self._unseen())
+                if state.announced and isinstance(message, Leave):
+                    # Of the end of the daemon the connections tell; of this nothing else does.
+                    decision.effects.append(ShowGone())
                 decision.effects.append(EndActor())
                 return decision
 
