@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from actors.acts import archived, no_rollout
-from actors.effects import AnswerResume, Decision, Replay, SendRequest
+from actors.effects import AnswerResume, Decision, Replay, SendRequest, ShowStatus
 from actors.messages import PeerGone, Read, Resume, Started, Unsubscribe
 from actors.peer import Outgoing, Peer
 from actors.replay import ReplayRing
@@ -138,7 +138,7 @@ def resumed(state: ThreadState, message: Resume, found: Snapshot, epoch: str) ->
     cold = not state.announced
     after = replace(state, announced=True).subscribed(peer)
     decision = Decision(after)
-    decision.show_status()
+    decision.effects.append(ShowStatus(after, joining=peer))
     result = resume_result(after, found.turns, found.page, found.turns_cursor, found.items_cursor)
     result.epoch = epoch
     thread_id = state.record.id

@@ -57,9 +57,13 @@ class Notify:
 
 @dataclass(frozen=True, slots=True)
 class ShowStatus:
-    """Send thread/status/changed if the status is another than the one sent last."""
+    """Send thread/status/changed if the status is another than the one sent last.
+
+    ``joining``: who is being attached by this step and has no snapshot yet, so no use for a number.
+    """
 
     state: ThreadState
+    joining: Peer | None = None
 
 
 @dataclass(frozen=True, slots=True)

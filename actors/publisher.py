@@ -6,6 +6,7 @@ progress for snapshots, and sees to it that a status is never sent twice.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 from actors.effects import (
@@ -46,8 +47,8 @@ from protocol.threads import NotLoaded, ThreadStatus
 class Audience(Protocol):
     """Who hears a thread, besides those named in an effect."""
 
-    def broadcast(self, message: Outgoing) -> None:
-        """Send to every initialised connection."""
+    def broadcast(self, message: Outgoing, *, besides: Sequence[Peer] = ()) -> None:
+        """Send to every initialised connection that is not one of ``besides``."""
         ...
 
     def subscribers(self) -> list[Peer]:
@@ -92,8 +93,8 @@ class Publisher:
         match effect:
             case Notify(method=method, params=params, only=only):
                 self.notify(method, params, only)
-            case ShowStatus(state=state):
-                self._show_status(state.status)
+            case ShowStatus(state=state, joining=joining):
+                self._show_status(state.status, joining)
             case ShowGone():
                 self._show_status(NotLoaded())
             case Answer(reply=reply, value=value):
@@ -127,10 +128,12 @@ class Publisher:
         now, seq, epoch = self._step.now_ms, self.ring.next_seq(), self._step.epoch
         data = encode_notification(method, params, now, seq=seq, epoch=epoch)
         delta = Delta((method, event.item_id, event.index, turn_id), params, event.delta, now, seq, epoch)
-        self._spread(Outgoing(data, method, delta), broadcast=False)
+        self._spread(Outgoing(data, method, delta))
 
-    def notify(self, method: str, params: Wire, only: Peer | None = None) -> None:
-        """Send a notification to whom its row says, or to one client."""
+    def notify(
+        self, method: str, params: Wire, only: Peer | None = None, joining: Peer | None = None
+    ) -> None:
+        """Send a notification to whom its row says, or to one client. ``joining``: see ``ShowStatus``."""
         now = self._step.now_ms
         if only is not None:
             # For one client alone: no part of the thread's one order, and without a place in it.
@@ -143,20 +146,26 @@ class Publisher:
             return
         self._follow(params)
         data = encode_notification(method, params, now, seq=self.ring.next_seq(), epoch=self._step.epoch)
-        self._spread(Outgoing(data, method), broadcast=broadcast)
-
-    def _spread(self, message: Outgoing, *, broadcast: bool) -> None:
-        self.ring.keep(message)
+        attached = self._spread(Outgoing(data, method), joining)
         if broadcast:
-            self._audience.broadcast(message)
-        else:
-            for peer in self._audience.subscribers():
-                peer.deliver(message)
+            # A number counts for those who get all of them: with this one, who is not attached would ask
+            # for what follows it and miss what came before.
+            others = Outgoing(encode_notification(method, params, now), method)
+            self._audience.broadcast(others, besides=attached)
 
-    def _show_status(self, status: ThreadStatus) -> None:
+    def _spread(self, message: Outgoing, joining: Peer | None = None) -> Sequence[Peer]:
+        """Keep a numbered message and send it to the subscribers."""
+        self.ring.keep(message)
+        attached = [peer for peer in self._audience.subscribers() if peer is not joining]
+        for peer in attached:
+            peer.deliver(message)
+        return attached
+
+    def _show_status(self, status: ThreadStatus, joining: Peer | None = None) -> None:
         if status != self.shown:
             self.shown = status
-            self.notify("thread/status/changed", StatusChanged(thread_id=self._thread_id, status=status))
+            params = StatusChanged(thread_id=self._thread_id, status=status)
+            self.notify("thread/status/changed", params, joining=joining)
 
     def _follow(self, params: Wire) -> None:
         """Keep the items in progress in step with what clients are told."""

@@ -2,7 +2,8 @@
 
 Every notification of a thread carries ``seq``, which counts by one from the actor's first, and ``epoch``,
 which names this life of the daemon. A client that was away asks for what followed the last ``seq`` it saw; if
-the ring still holds all of it, it gets exactly that, else a fresh snapshot.
+the ring still holds all of it, it gets exactly that, else a fresh snapshot. Who is not attached gets the
+broadcasts among them without a number: it has not seen what came before.
 
 A new incarnation of an actor goes on above every ``seq`` that any thread of this daemon has used, so that a
 number never means two things in one epoch. The ring starts empty then: what it does not hold is a snapshot.

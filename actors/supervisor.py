@@ -228,10 +228,12 @@ class Supervisor:
         if actor is not None:
             actor.mailbox.put_always(Answered(response.id, response.result, response.failed))
 
-    def broadcast(self, message: Outgoing) -> None:
-        """Send to every initialised connection."""
+    def broadcast(self, message: Outgoing, *, besides: Sequence[Peer] = ()) -> None:
+        """Send to every initialised connection that is not one of ``besides``."""
+        without = {peer.id for peer in besides}
         for peer in list(self._peers.values()):
-            peer.deliver(message)
+            if peer.id not in without:
+                peer.deliver(message)
 
     # -- what actors call -----------------------------------------------------------------------------
 

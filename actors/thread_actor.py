@@ -86,8 +86,8 @@ LAST_STEP_SECONDS = 5.0
 class ThreadHost(Protocol):
     """What an actor needs of its supervisor."""
 
-    def broadcast(self, message: Outgoing) -> None:
-        """Send to every initialised connection."""
+    def broadcast(self, message: Outgoing, *, besides: Sequence[Peer] = ()) -> None:
+        """Send to every initialised connection that is not one of ``besides``."""
         ...
 
     def own_request(self, request_id: int, actor: ThreadActor) -> None:
@@ -182,9 +182,9 @@ class ThreadActor:
 
     # -- the publisher's audience ---------------------------------------------------------------------
 
-    def broadcast(self, message: Outgoing) -> None:
+    def broadcast(self, message: Outgoing, *, besides: Sequence[Peer] = ()) -> None:
         """See ``Audience.broadcast``."""
-        self._host.broadcast(message)
+        self._host.broadcast(message, besides=besides)
 
     def subscribers(self) -> list[Peer]:
         """See ``Audience.subscribers``."""
