@@ -158,7 +158,9 @@ def resumed(state: ThreadState, message: Resume, found: Snapshot, epoch: str) ->
 
 
 def replay_pending(decision: Decision, state: ThreadState, peer: Peer) -> None:
-    """Ask one client again, under the same ids, what is still open."""
+    """Ask one client again, under the same ids, what is still open: its answer counts from now on."""
+    asked = tuple(replace(entry, asked=entry.asked | {peer.id}) for entry in state.pending)
+    decision.state = replace(decision.state, pending=asked)
     decision.effects.extend(
         SendRequest(entry.request_id, entry.method, entry.params, only=peer) for entry in state.pending
     )

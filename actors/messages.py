@@ -148,8 +148,9 @@ class TurnEnded:
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """A client's answer to a server request of this thread."""
+    """A client's answer to a server request of this thread. ``peer_id``: the connection it came over."""
 
+    peer_id: int
     request_id: int
     result: Any
     failed: bool

@@ -7,6 +7,7 @@ ignored. Who disconnects takes nothing with him; who attaches gets what is pendi
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 
 from pydantic import ValidationError
@@ -18,6 +19,8 @@ from actors.step import StepContext
 from agent.events import ApprovalAnswer, ApprovalFailed, CommandApproval, TurnSettings
 from protocol.notifications import ItemStartedNote, RequestResolved
 from protocol.server_requests import AcceptWithAmendment, CommandApprovalParams, CommandApprovalResult
+
+log = logging.getLogger(__name__)
 
 COMMAND_APPROVAL = "item/commandExecution/requestApproval"
 
@@ -46,7 +49,13 @@ def asked(state: ThreadState, message: TurnAsked, step: StepContext) -> Decision
         ],
     )
     pending = PendingRequest(
-        step.next_request_id(), turn.id, COMMAND_APPROVAL, params, question, message.slot
+        step.next_request_id(),
+        turn.id,
+        COMMAND_APPROVAL,
+        params,
+        question,
+        message.slot,
+        asked=frozenset(state.subscribers),
     )
     decision = Decision(replace(state, pending=(*state.pending, pending)))
     decision.show_status()
@@ -59,9 +68,20 @@ def asked(state: ThreadState, message: TurnAsked, step: StepContext) -> Decision
 
 
 def answered(state: ThreadState, message: Answered) -> Decision:
-    """A client answered. A late or second answer finds nothing pending and changes nothing."""
+    """A client answered. A late, second or foreign answer changes nothing.
+
+    Who was asked may answer, even if it has unsubscribed since. Who was never asked is mistaken about the id,
+    and must not decide about a command that it has not seen.
+    """
     found = next((entry for entry in state.pending if entry.request_id == message.request_id), None)
     if found is None:
+        return Decision(state)
+    if message.peer_id not in found.asked:
+        log.warning(
+            "thread %s: an answer to request %d of a client that was not asked is ignored",
+            state.record.id,
+            found.request_id,
+        )
         return Decision(state)
     answer = _read_answer(message)
     after = replace(state, pending=tuple(entry for entry in state.pending if entry is not found))

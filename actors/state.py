@@ -47,7 +47,10 @@ class RunningTurn:
 
 @dataclass(frozen=True, slots=True)
 class PendingRequest:
-    """A question to the clients that is not answered yet."""
+    """A question to the clients that is not answered yet.
+
+    ``asked``: ids of the connections that got it; an answer counts from these only.
+    """
 
     request_id: int
     turn_id: str
@@ -55,6 +58,7 @@ class PendingRequest:
     params: CommandApprovalParams
     question: CommandApproval
     slot: AnswerSlot
+    asked: frozenset[int] = frozenset()
     flag: ActiveFlag = "waitingOnApproval"
 
 

@@ -226,7 +226,7 @@ class Supervisor:
             return
         actor = self._requests.get(response.id)
         if actor is not None:
-            actor.mailbox.put_always(Answered(response.id, response.result, response.failed))
+            actor.mailbox.put_always(Answered(peer.id, response.id, response.result, response.failed))
 
     def broadcast(self, message: Outgoing, *, besides: Sequence[Peer] = ()) -> None:
         """Send to every initialised connection that is not one of ``besides``."""
