@@ -9,7 +9,7 @@ import trio
 from trio.testing import MockClock
 
 from protocol.errors import InvalidRequest, Overloaded, RpcError
-from tests.actors.stage import Stage, opened
+from tests.actors.stage import LIMIT, Stage, opened
 from tests.support.in_memory import RecordingPeer
 
 DELAY = 30 * 60
@@ -205,19 +205,21 @@ async def test_the_next_incarnation_reads_the_disk_only_when_the_old_one_has_fin
         try:
             await trio.sleep_forever()
         finally:
-            with trio.CancelScope(shield=True):
+            with trio.move_on_after(LIMIT, shield=True):
                 await may_end.wait()
 
     nursery = stage.runners[0].bound
     assert nursery is not None
     nursery.start_soon(lingers)
-    stage.shut_down(thread_id)
-    await trio.testing.wait_all_tasks_blocked()
-    assert stage.supervisor.loaded(thread_id) is None
-    reply = stage.resume(peer, thread_id)
-    await trio.testing.wait_all_tasks_blocked()
-    assert (stage.store.loads, old.finished.is_set()) == (0, False)
-    may_end.set()
+    try:
+        stage.shut_down(thread_id)
+        await trio.testing.wait_all_tasks_blocked()
+        assert stage.supervisor.loaded(thread_id) is None
+        reply = stage.resume(peer, thread_id)
+        await trio.testing.wait_all_tasks_blocked()
+        assert (stage.store.loads, old.finished.is_set()) == (0, False)
+    finally:
+        may_end.set()
     assert (await reply.answer())["thread"]["id"] == thread_id
     assert old.finished.is_set()
 
