@@ -60,12 +60,12 @@ stream_max_retries = 0
 
 
 def write_config(
-    home: Path, base_url: str, settings: Mapping[str, str] | None = None, more: str = ""
+    home: Path, base_url: str, settings: Mapping[str, str | bool] | None = None, more: str = ""
 ) -> None:
-    """Write ``config.toml``; ``settings`` are text values of the top level, ``more`` is TOML for the end."""
+    """Write ``config.toml``; ``settings`` are values of the top level, ``more`` is TOML for the end."""
     home.mkdir(parents=True, exist_ok=True)
     values = _SETTINGS | dict(settings or {})
-    lines = "".join(f'{key} = "{value}"\n' for key, value in values.items())
+    lines = "".join(f"{key} = {json.dumps(value)}\n" for key, value in values.items())
     (home / "config.toml").write_text(lines + _PROVIDER.format(base_url=base_url) + more)
 
 
@@ -141,7 +141,7 @@ async def open_daemon(
     folder: Path,
     *,
     model: ScriptedModel | None = None,
-    settings: Mapping[str, str] | None = None,
+    settings: Mapping[str, str | bool] | None = None,
     config: str = "",
     arguments: Sequence[str] = (),
     program: Sequence[str] = SPOOLD,
@@ -155,7 +155,7 @@ async def open_daemon(
     Args:
         folder: gets ``home``, ``work`` and ``user`` (the HOME of the process).
         model: the model to ask; without one, one is opened.
-        settings: text values for the top level of config.toml, over the usual ones.
+        settings: values for the top level of config.toml, over the usual ones.
         config: TOML for the end of config.toml.
         arguments: more of the command line.
         program: another server, as a command up to ``--listen``.
@@ -192,7 +192,7 @@ async def open_daemon(
 async def _open_daemon(
     folder: Path,
     model: ScriptedModel | None,
-    settings: Mapping[str, str] | None,
+    settings: Mapping[str, str | bool] | None,
     config: str,
     command: Sequence[str],
     variables: Mapping[str, str] | None,
