@@ -29,6 +29,8 @@ pytestmark = [
     pytest.mark.skipif(not has_tmux(), reason="needs tmux (Debian's package tmux) to run a terminal UI in"),
 ]
 
+TYPED = "\N{SINGLE RIGHT-POINTING ANGLE QUOTATION MARK}"
+"""Stands before what the user has said."""
 QUESTION = "Would you like to run the following command?"
 READY = "Ask Codex to do anything"
 NOT_SUPPORTED = -32601
@@ -245,10 +247,10 @@ async def test_a_second_ui_attaches_in_the_middle_of_a_turn_and_both_show_the_re
                 await ui.shows("• first and then the rest")
             await two.enter("say from the second")
             for ui in (one, two):
-                await ui.shows("› say from the second", "• from the second")
+                await ui.shows(f"{TYPED} say from the second", "• from the second")
             await one.enter("say from the first")
             for ui in (one, two):
-                await ui.shows("› say from the first", "• from the first")
+                await ui.shows(f"{TYPED} say from the first", "• from the first")
 
 
 async def test_a_question_is_shown_by_every_ui_and_answered_by_one(reference: Path, tmp_path: Path) -> None:
@@ -286,7 +288,7 @@ async def test_without_a_flag_the_program_finds_the_daemon_of_its_home(
             listed = await stage.daemon.client.call("thread/loaded/list", {})
             assert thread_id in listed["data"], "it is the daemon that runs it"
             async with stage.alone("resume", thread_id, home=home) as another:
-                await another.shows(READY, "› hold one")
+                await another.shows(READY, f"{TYPED} hold one")
                 stage.model.release("one")
                 for each in (ui, another):
                     await each.shows("• first and then the rest")

@@ -88,7 +88,7 @@ class Terminal:
 
     async def _until(self, complaint: str, condition: Callable[[str], bool]) -> str:
         with trio.move_on_after(PATIENCE):
-            while not condition(screen := await self.screen()):
+            while not condition(screen := await self.screen()):  # noqa: ASYNC110 - nobody tells
                 await trio.sleep(_LOOK_EVERY)
             return screen
         raise AssertionError(f"{complaint}; it shows:\n{await self.picture()}")
