@@ -30,14 +30,15 @@ class ActContext:
         step: time, ids, draining.
         store: for reading; what must be written goes into the decision.
         model_context: the thread's model context, loaded if it is not.
-        clear_away: ends the actors of these threads and waits until they are gone.
+        clear_away: ends the actors of these threads and waits until they are gone; until the act's step is
+            over they are not loaded again. Gives those that the act may take along.
         unseen: user messages that the running turn was told and has not taken.
     """
 
     step: StepContext
     store: Store
     model_context: Callable[[], Awaitable[list[ResponseItem]]]
-    clear_away: Callable[[list[str]], Awaitable[None]]
+    clear_away: Callable[[list[str]], Awaitable[list[str]]]
     unseen: Callable[[], Awaitable[list[ItemCompleted]]]
 
 

@@ -28,7 +28,7 @@ class Archive(OnStoredThread):
         """See ``Act.decide``."""
         if not state.materialised or state.record.archived:
             raise no_rollout(state.record.id)
-        decision = await _put_away(state, context)
+        decision = await _put_away(state, context, archived_too=False)
         decision.relocate = "archive"
         decision.answer(reply, Empty())
         for thread_id in (state.record.id, *decision.also):
@@ -42,7 +42,7 @@ class Delete(OnStoredThread):
 
     async def decide(self, state: ThreadState, reply: Reply, context: ActContext) -> Decision:
         """See ``Act.decide``."""
-        decision = await _put_away(state, context)
+        decision = await _put_away(state, context, archived_too=True)
         if state.materialised:
             decision.relocate = "delete"
         decision.answer(reply, Empty())
@@ -75,12 +75,15 @@ class Unarchive:
         return InvalidRequest(f"no archived rollout found for thread id {thread_id}")
 
 
-async def _put_away(state: ThreadState, context: ActContext) -> Decision:
+async def _put_away(state: ThreadState, context: ActContext, *, archived_too: bool) -> Decision:
     """The part that archive and delete share: interrupt, say goodbye, leave."""
     descendants: list[str] = []
     if state.materialised:
-        descendants = await context.store.descendants(state.record.id)
-        await context.clear_away(descendants)
+        for each in await context.clear_away(await context.store.descendants(state.record.id)):
+            # One that was loaded may have been put away by an act of its own while we waited for it.
+            record = await context.store.thread(each)
+            if record is not None and (archived_too or not record.archived):
+                descendants.append(each)
     decision = turns.shut_down(state, context.step, await context.unseen())
     decision.also = descendants
     if state.announced:

@@ -139,6 +139,7 @@ class Catalogue:
                 page,
                 unavailable="ephemeral threads do not support thread/turns/list",
                 not_yet="list_turns is not supported yet",
+                missing=_unknown(thread_id),
             )
             self._supervisor.post(thread_id, message)
             return None
@@ -168,7 +169,8 @@ class Catalogue:
             )
 
         if self._supervisor.live_state(thread_id) is not None:
-            message = ReadHistory(reply, page, unavailable=not_yet, not_yet=not_yet)
+            missing = NotSupported(not_yet)
+            message = ReadHistory(reply, page, unavailable=not_yet, not_yet=not_yet, missing=missing)
             self._supervisor.post(thread_id, message)
             return None
         return await page(None)
@@ -193,8 +195,12 @@ class Catalogue:
     async def _stored(self, thread_id: str) -> ThreadRecord:
         record = await self._store.thread(thread_id)
         if record is None:
-            raise InvalidRequest(f"thread not loaded: {thread_id}")
+            raise _unknown(thread_id)
         return record
+
+
+def _unknown(thread_id: str) -> InvalidRequest:
+    return InvalidRequest(f"thread not loaded: {thread_id}")
 
 
 def _check_list(params: ThreadListParams) -> None:

@@ -15,9 +15,12 @@ from protocol.thread_methods import ThreadResumeParams, ThreadStartOverrides
 
 
 async def load_thread(
-    store: Store, config: Config, params: ThreadStartOverrides, thread_id: str, server_cwd: str
+    store: Store, config: Config, params: ThreadStartOverrides | None, thread_id: str, server_cwd: str
 ) -> ThreadState:
     """The state of a stored thread: no turn runs, nobody is attached, and nobody was told.
+
+    ``params`` None: it is not going to run. Then settings that are not valid any more (its provider may be
+    gone from the configuration) keep nobody from reading, renaming or archiving it.
 
     Raises:
         InvalidRequest: it is nowhere on disk, or the request's overrides are wrong.
@@ -32,7 +35,12 @@ async def load_thread(
     recorded = dict(found.turn_context or {})
     recorded.setdefault("model_provider", record.model_provider)
     recorded.setdefault("cwd", record.cwd)
-    settings, _ = settings_from(config, params, server_cwd, recorded)
+    try:
+        settings, _ = settings_from(config, params or ThreadStartOverrides(), server_cwd, recorded)
+    except InvalidRequest:
+        if params is not None:
+            raise
+        settings, _ = settings_from(config, ThreadStartOverrides(), server_cwd)
     return ThreadState(
         record=record,
         settings=settings,

@@ -11,6 +11,7 @@ import trio
 from actors.peer import Peer, Reply
 from agent.events import ApprovalAnswer, CommandApproval, TurnEvent, TurnOutcome
 from protocol.base import Wire
+from protocol.errors import RpcError
 from protocol.lifecycle_methods import ThreadForkParams
 from protocol.thread_methods import ThreadReadParams, ThreadResumeParams
 from protocol.turn_methods import TurnInterruptParams, TurnStartParams, TurnSteerParams
@@ -61,6 +62,8 @@ class ReadHistory:
     unavailable: str
     """What an ephemeral thread answers; a fresh one answers as in ``not_yet``."""
     not_yet: str
+    missing: RpcError | None = None
+    """What to answer where the thread turns out to be gone."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from typing import Any
 
 from actors.messages import AnswerSlot
 from actors.peer import Peer
-from agent.events import CommandApproval, TurnSettings, UsageKnown
+from agent.events import CommandApproval, Submission, TurnSettings, UsageKnown
 from persistence.store import ReadState, ThreadRecord
 from protocol.items import AgentMessageItem
 from protocol.server_requests import CommandApprovalParams
@@ -43,6 +43,8 @@ class RunningTurn:
     """What a response cost whose calls still run; counted with them, or when they are cut off."""
     output_schema: Any = None
     """Of this turn only; it must outlive a restart of the turn's task."""
+    untaken: tuple[Submission, ...] = ()
+    """User messages that were accepted and are not in the transcript yet."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,6 +33,7 @@ from actors.messages import (
     Unsubscribe,
 )
 from actors.peer import Outgoing, Peer, Reply
+from actors.put_aside import PutAside
 from actors.state import ThreadState
 from actors.step import StepContext, draining_error
 from actors.thread_actor import ThreadActor, refuse
@@ -97,6 +98,7 @@ class Supervisor:
         self._actors: dict[str, ThreadActor] = {}
         # Actors that are out of the table and not finished yet.
         self._stopping: dict[str, trio.Event] = {}
+        self._put_aside = PutAside()
         self._peers: dict[int, Peer] = {}
         self._requests: dict[int, ThreadActor] = {}
         # Never one that a client may still answer from the time of a daemon that is gone.
@@ -267,7 +269,7 @@ class Supervisor:
                     refuse(message, draining_error())
                 case Resume() | Perform() | Read() | ReadHistory():
                     successor = self._actors.get(actor.thread_id) or self._new_actor(actor.thread_id)
-                    successor.mailbox.put_always(message)
+                    self._hand(successor, message, message.reply.peer)
                 case Unsubscribe():
                     message.reply.result(UnsubscribeResult(status="notLoaded"))
                 case _:
@@ -280,21 +282,40 @@ class Supervisor:
             self._seq_floor = max(self._seq_floor, actor.seq)
             self._check_drained()
 
+    def _hand(self, actor: ThreadActor, message: Message, peer: Peer) -> None:
+        """A message that was in another actor's hands; its client may have gone meanwhile."""
+        actor.mailbox.put_always(message)
+        if peer.id not in self._peers:
+            actor.mailbox.put_always(PeerGone(peer))
+
     def open_fork(self, fork: OpenFork, source_id: str) -> None:
         """Start a thread that was just made from another; its first step answers the request."""
         if fork.state is not None:
             actor = self._new_actor(fork.thread_id, initial=fork.state, context=fork.context)
         else:
             actor = self._new_actor(fork.thread_id, overrides=fork.params)
-        actor.mailbox.put_always(Started(fork.reply, fork=fork.params, fork_source=source_id))
+        started = Started(fork.reply, fork=fork.params, fork_source=source_id)
+        self._hand(actor, started, fork.reply.peer)
 
-    async def clear_away(self, thread_ids: list[str]) -> None:
-        """End the actors of these threads, interrupting what runs, and wait until they are gone."""
-        actors = [actor for actor in map(self._actors.get, thread_ids) if actor is not None]
-        for actor in actors:
-            actor.mailbox.put_always(Leave())
-        for actor in actors:
-            await actor.finished.wait()
+    async def clear_away(self, actor: ThreadActor, thread_ids: list[str]) -> list[str]:
+        """End the actors of these threads, interrupting what runs, and wait until they are gone.
+
+        Until ``give_back`` no other is loaded. Gives the ids of those that the actor's act may take along.
+        """
+        taken = self._put_aside.take(actor.thread_id, thread_ids)
+        served = [each for each in taken if not self._put_aside.waits(each)]
+        leaving = [other for other in map(self._actors.get, served) if other is not None]
+        for other in leaving:
+            other.mailbox.put_always(Leave())
+        finished = [other.finished for other in leaving]
+        finished += [event for each in taken if (event := self._stopping.get(each)) is not None]
+        for event in finished:
+            await event.wait()
+        return taken
+
+    def give_back(self, actor: ThreadActor) -> None:
+        """The actor's act is over: what it has cleared away may be loaded again."""
+        self._put_aside.give_back(actor.thread_id)
 
     def announce_closed(self, thread_id: str, status: ThreadStatus | None) -> None:
         """Tell everybody that a thread is not loaded any more; ``status`` None: they know it already."""
@@ -372,11 +393,14 @@ class Supervisor:
         """``initial`` None: it loads itself from disk, with ``overrides`` if no resume brings its own."""
         assert self._nursery is not None, "run() has been started"
         previous = self._stopping.get(thread_id)
+        put_aside = self._put_aside.must_wait(thread_id)
 
         async def load(wanted: ThreadStartOverrides | None) -> ThreadState:
             if previous is not None:
                 await previous.wait()
-            chosen = wanted or overrides or ThreadStartOverrides()
+            if put_aside:
+                await self._put_aside.back(thread_id)
+            chosen = wanted or overrides
             return await load_thread(self.store, self.config, chosen, thread_id, self._server_cwd)
 
         actor = ThreadActor(

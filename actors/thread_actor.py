@@ -118,8 +118,15 @@ class ThreadHost(Protocol):
         """A turn ended: a draining daemon may be able to leave now."""
         ...
 
-    async def clear_away(self, thread_ids: list[str]) -> None:
-        """End the actors of these threads and wait until they are gone."""
+    async def clear_away(self, actor: ThreadActor, thread_ids: list[str]) -> list[str]:
+        """End the actors of these threads, wait until they are gone, and keep others from loading.
+
+        Gives the ids of those that the actor's act may take along.
+        """
+        ...
+
+    def give_back(self, actor: ThreadActor) -> None:
+        """The actor's act is over: what it has cleared away may be loaded again."""
         ...
 
 
@@ -173,7 +180,7 @@ class ThreadActor:
         self._nursery: trio.Nursery | None = None
         shown = NotLoaded() if initial is None else initial.status
         self._publisher = Publisher(thread_id, step, self, seq_floor, shown)
-        self._acts = ActContext(step, store, self._model_context, host.clear_away, self._unseen)
+        self._acts = ActContext(step, store, self._model_context, self._clear_away, self._unseen)
 
     @property
     def seq(self) -> int:
@@ -247,6 +254,7 @@ class ThreadActor:
                 await self._handle(message)
                 return True
             self._refuse(message, error)
+            await self._unmake(message)
             if self._host.retire(self):
                 return False
 
@@ -256,7 +264,7 @@ class ThreadActor:
             self.state = await load(overrides)
             self._loaded_with = overrides
         except InvalidRequest as error:
-            return message.act.missing(self.thread_id) if isinstance(message, Perform) else error
+            return _missing(message, self.thread_id) or error
         except RpcError as error:
             return error
         except Exception:
@@ -297,25 +305,47 @@ class ThreadActor:
             return
         self._in_hand = message
         try:
+            await self._take_step(message)
+        finally:
+            if isinstance(message, Perform):
+                self._host.give_back(self)
+
+    async def _take_step(self, message: Message) -> None:
+        try:
             decision = await self._decide(message)
         except RpcError as error:
             self._refuse(message, error)
+            await self._unmake(message)
             return
         except StoreError as error:
             # Only a read has failed: nothing has changed, and a running turn is not concerned.
             log.error("thread %s: %s", self.thread_id, error)
             self._refuse(message, InternalError(str(error)))
+            await self._unmake(message)
             return
+        assert self.state is not None
         try:
             await self._commit(decision)
         except StoreError as error:
             log.error("thread %s: a step was not recorded: %s", self.thread_id, error)
             self._refuse(message, InternalError(str(error)))
+            await self._unmake(message)
+            if isinstance(message, Perform) and decision.state.turn is self.state.turn:
+                # It had nothing to do with the running turn, which has lost nothing by it.
+                return
             decision = await self._broken(f"the turn could not be recorded: {error}")
             if isinstance(message, Shutdown | Leave):
                 decision.effects.append(EndActor())
         self._adopt(decision)
         self._in_hand = None
+
+    async def _unmake(self, message: Message) -> None:
+        """A new thread whose first step failed was never there: nobody knows of it."""
+        if isinstance(message, Started):
+            self._ending = True
+            if message.fork is not None and not message.fork.ephemeral:
+                with contextlib.suppress(StoreError):
+                    await self._store.commit(Batch(self.thread_id, relocate="delete"))
 
     async def _commit(self, decision: Decision) -> None:
         if decision.durable:
@@ -381,7 +411,7 @@ class ThreadActor:
                 current = self._task is not None and self._task.turn_id == message.turn_id
                 left = self._task.take_unconsumed() if self._task is not None and current else []
                 over = message.outcome is not None and message.outcome.is_final
-                unseen = [await completed_message(each, step.now_ms) for each in left] if over else []
+                unseen = await self._unseen() if over else []
                 return turns.ended(state, message, step, left, self._context or [], unseen)
             case TurnAsked():
                 return questions.asked(state, message, step)
@@ -420,12 +450,16 @@ class ThreadActor:
         )
         return attach.resumed(state, message, found, epoch)
 
+    async def _clear_away(self, thread_ids: list[str]) -> list[str]:
+        return await self._host.clear_away(self, thread_ids)
+
     async def _unseen(self) -> list[ItemCompleted]:
-        """What the running turn was told and has not taken yet."""
-        if self._task is None or self.state is None or self.state.turn is None:
+        """What the running turn was told and is not in the transcript yet."""
+        turn = None if self.state is None else self.state.turn
+        if turn is None:
             return []
         now = self._step.now_ms
-        return [await completed_message(each, now) for each in self._task.peek_unconsumed()]
+        return [await completed_message(each, now) for each in turn.untaken]
 
     async def _read_history(self, state: ThreadState, message: ReadHistory) -> Decision:
         if state.ephemeral:
@@ -466,6 +500,19 @@ class ThreadActor:
                 self._ending = True
             case _:
                 raise AssertionError(f"nobody carries out {effect!r}")
+
+
+def _missing(message: Message, thread_id: str) -> RpcError | None:
+    """What a request calls a thread that is nowhere, if it has its own words for it."""
+    match message:
+        case Perform():
+            return message.act.missing(thread_id)
+        case Read():
+            return InvalidRequest(f"thread not loaded: {thread_id}")
+        case ReadHistory():
+            return message.missing
+        case _:
+            return None
 
 
 def refuse(message: Message, error: RpcError) -> None:

@@ -103,8 +103,11 @@ def item_completed(decision: Decision, event: ItemCompleted, step: StepContext) 
     after = state
     if isinstance(item, AgentMessageItem) and item.phase != "commentary":
         after = replace(after, turn=replace(turn, last_message=item))
-    if isinstance(item, UserMessageItem) and not state.record.preview:
-        after = change_record(after, preview=joined_text(item.content))
+    if isinstance(item, UserMessageItem):
+        # They are taken in the order in which they were accepted.
+        after = replace(after, turn=replace(turn, untaken=turn.untaken[1:]))
+        if not state.record.preview:
+            after = change_record(after, preview=joined_text(item.content))
     after = change_record(after, updated_at_ms=now)
     decision.state = after
     rollout.item_completed(decision, state, turn.id, event, now)

@@ -78,10 +78,6 @@ class TurnTask:
         left, self._control.unconsumed = self._control.unconsumed, []
         return left
 
-    def peek_unconsumed(self) -> list[Submission]:
-        """The same, left in place: for a turn that is about to be cut off."""
-        return list(self._control.unconsumed)
-
     def cancel(self) -> None:
         """Stop the turn; it posts nothing more that counts."""
         self._scope.cancel()

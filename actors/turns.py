@@ -124,11 +124,16 @@ def start(state: ThreadState, message: TurnStart, step: StepContext, context: li
         return decision
     submission = Submission(step.runtime.new_id(), params.input, params.client_user_message_id)
     if state.turn is not None:
-        return no_change(state, _accepted(message, state.turn.id), SteerTurn(submission))
+        return no_change(
+            _told(state, state.turn, submission), _accepted(message, state.turn.id), SteerTurn(submission)
+        )
 
     now = step.now_ms
     settings = overridden(state.settings, params)
-    turn = RunningTurn(step.runtime.new_id(), now, output_schema=params.output_schema)
+    submissions = [submission] if params.input else []
+    turn = RunningTurn(
+        step.runtime.new_id(), now, output_schema=params.output_schema, untaken=tuple(submissions)
+    )
     after = replace(state, settings=settings, turn=turn, failed=False, interrupted_before=False)
     after = change_record(
         after,
@@ -153,7 +158,7 @@ def start(state: ThreadState, message: TurnStart, step: StepContext, context: li
             TurnJob(
                 thread_id=state.record.id,
                 turn_id=turn.id,
-                submissions=[submission] if params.input else [],
+                submissions=submissions,
                 context=list(context),
                 settings=replace(settings.turn, output_schema=params.output_schema),
                 interrupted_before=state.interrupted_before,
@@ -190,9 +195,14 @@ def steer(state: ThreadState, message: TurnSteer, step: StepContext) -> Decision
         return decision
     assert state.turn is not None
     submission = Submission(step.runtime.new_id(), params.input, params.client_user_message_id)
+    decision.state = _told(state, state.turn, submission)
     decision.answer(message.reply, TurnSteerResult(turn_id=state.turn.id))
     decision.effects.append(SteerTurn(submission))
     return decision
+
+
+def _told(state: ThreadState, turn: RunningTurn, submission: Submission) -> ThreadState:
+    return replace(state, turn=replace(turn, untaken=(*turn.untaken, submission)))
 
 
 def interrupt(state: ThreadState, message: TurnInterrupt, step: StepContext, unseen: Unseen = ()) -> Decision:

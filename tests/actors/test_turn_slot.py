@@ -111,7 +111,11 @@ def test_a_turn_starts_from_idle_and_from_failed(slot: str) -> None:
 def test_a_turn_start_while_one_runs_gives_it_the_message() -> None:
     state = state_in("running")
     decision = start(state)
-    assert (decision.state, decision.lines, notes(decision)) == (state, [], ["Answer", "SteerTurn"])
+    assert (decision.lines, notes(decision)) == ([], ["Answer", "SteerTurn"])
+    assert state.turn is not None
+    assert decision.state.turn is not None
+    assert len(decision.state.turn.untaken) == len(state.turn.untaken) + 1
+    assert replace(decision.state, turn=replace(decision.state.turn, untaken=())) == state
     assert effects(decision, Answer)[0].value.turn.id == TURN
 
 
