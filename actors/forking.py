@@ -46,6 +46,9 @@ class Fork(OnStoredThread):
             recency_at_ms=now,
             name=None,
             forked_from_id=source.id,
+            # A fork is the client's own thread, also one of a thread that another has spawned.
+            parent_thread_id=None,
+            source="vscode",
             originator=reply.peer.client_name,
             thread_source=params.thread_source,
             cli_version=PROTOCOL_VERSION,

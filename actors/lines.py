@@ -8,6 +8,7 @@ line at the end.
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 from actors.effects import Decision
 from actors.state import RunningTurn, Settings, ThreadState
@@ -86,6 +87,11 @@ def _turn_context(settings: Settings, turn_id: str, now: int) -> make.RolloutLin
         effort=settings.turn.effort,
         summary=settings.turn.summary,
     )
+
+
+def recorded_settings(settings: Settings) -> dict[str, Any]:
+    """The settings as a rollout would give them back; of a thread that has none."""
+    return {**_turn_context(settings, "", 0).payload, "model_provider": settings.model_provider}
 
 
 def context_grew(decision: Decision, state: ThreadState, items: tuple[ResponseItem, ...], now: int) -> None:

@@ -12,12 +12,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import trio
 
 from actors.acts import Act
 from actors.effects import OpenFork
+from actors.forking import Fork
+from actors.lines import recorded_settings
 from actors.loading import load_thread
 from actors.messages import (
     Answered,
@@ -49,6 +52,7 @@ from protocol.errors import InvalidRequest
 from protocol.ids import thread_id as parse_thread_id
 from protocol.initialize import PROTOCOL_VERSION
 from protocol.jsonrpc import Response, encode_notification
+from protocol.lifecycle_methods import ThreadForkParams
 from protocol.notifications import StatusChanged, ThreadNote
 from protocol.runtime import Runtime
 from protocol.thread_methods import (
@@ -177,12 +181,26 @@ class Supervisor:
         """An act on a thread, loaded or not: to its actor, or to a new one that loads itself quietly.
 
         Raises:
-            InvalidRequest: the id is malformed; ``noun`` is what the error calls it.
+            InvalidRequest: the id is malformed, ``noun`` is what the error calls it; or the daemon is ending.
             Overloaded: the mailbox is full.
         """
+        if self._stopped:
+            raise draining_error()
         canonical = parse_thread_id(thread_id, noun)
         actor = self._actors.get(canonical) or self._new_actor(canonical)
         actor.mailbox.put(Perform(reply, act))
+
+    def fork(self, params: ThreadForkParams, reply: Reply) -> None:
+        """thread/fork: an act of the source, with settings that are checked before anything is written.
+
+        Raises:
+            InvalidRequest: the id or the settings are wrong, or the daemon is draining.
+            Overloaded: the source's mailbox is full.
+        """
+        if self._draining:
+            raise draining_error()
+        settings_from(self.config, params, self._server_cwd)
+        self.perform(params.thread_id, Fork(params), reply, "session")
 
     def post(self, thread_id: str, message: Message) -> None:
         """Hand a message to a loaded thread.
@@ -291,7 +309,11 @@ class Supervisor:
     def open_fork(self, fork: OpenFork, source_id: str) -> None:
         """Start a thread that was just made from another; its first step answers the request."""
         if fork.state is not None:
-            actor = self._new_actor(fork.thread_id, initial=fork.state, context=fork.context)
+            settings, _ = settings_from(
+                self.config, fork.params, self._server_cwd, recorded_settings(fork.state.settings)
+            )
+            state = replace(fork.state, settings=settings)
+            actor = self._new_actor(fork.thread_id, initial=state, context=fork.context)
         else:
             actor = self._new_actor(fork.thread_id, overrides=fork.params)
         started = Started(fork.reply, fork=fork.params, fork_source=source_id)

@@ -253,8 +253,8 @@ class ThreadActor:
             if error is None:
                 await self._handle(message)
                 return True
-            self._refuse(message, error)
             await self._unmake(message)
+            self._refuse(message, error)
             if self._host.retire(self):
                 return False
 
@@ -314,22 +314,22 @@ class ThreadActor:
         try:
             decision = await self._decide(message)
         except RpcError as error:
-            self._refuse(message, error)
             await self._unmake(message)
+            self._refuse(message, error)
             return
         except StoreError as error:
             # Only a read has failed: nothing has changed, and a running turn is not concerned.
             log.error("thread %s: %s", self.thread_id, error)
-            self._refuse(message, InternalError(str(error)))
             await self._unmake(message)
+            self._refuse(message, InternalError(str(error)))
             return
         assert self.state is not None
         try:
             await self._commit(decision)
         except StoreError as error:
             log.error("thread %s: a step was not recorded: %s", self.thread_id, error)
-            self._refuse(message, InternalError(str(error)))
             await self._unmake(message)
+            self._refuse(message, InternalError(str(error)))
             if isinstance(message, Perform) and decision.state.turn is self.state.turn:
                 # It had nothing to do with the running turn, which has lost nothing by it.
                 return

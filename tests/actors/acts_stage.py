@@ -16,13 +16,23 @@ from actors.acts import Act
 from actors.archiving import Archive
 from actors.catalogue import Catalogue
 from actors.messages import Leave
+from agent.events import ItemStarted
+from agent.prompt import completed_message
 from protocol.errors import RpcError
 from protocol.thread_methods import LoadedListParams, ThreadListParams, ThreadReadParams
-from tests.actors.stage import Stage
+from tests.actors.stage import Stage, says
 from tests.support.in_memory import PuppetTurn, RecordingPeer, RecordingReply
 
 UNKNOWN = "01a1f8e9-ee21-7cc3-87b6-578ab84f94e3"
 STATES = ("fresh", "idle", "failed", "running", "ephemeral", "unloaded", "archived", "unknown")
+
+
+async def takes(turn: PuppetTurn) -> None:
+    """The turn takes its user messages, as a real one does first."""
+    for submission in turn.job.submissions:
+        event = await completed_message(submission, 1)
+        await turn.post(ItemStarted(event.item))
+        await turn.post(event)
 
 
 class Scene:
@@ -54,11 +64,13 @@ class Scene:
         thread_id = await stage.start(self.owner, ephemeral=state == "ephemeral")
         if state in ("fresh", "ephemeral"):
             return thread_id
-        await stage.whole_turn(self.owner, thread_id, "the first answer")
+        await self.whole_turn(self.owner, thread_id, "the first answer")
         await stage.resume(self.other, thread_id).answer()
         match state:
             case "running":
                 self.turn_id, self.turn = await stage.begin(self.owner, thread_id)
+                await takes(self.turn)
+                await stage.handled(thread_id)
             case "failed":
                 _, turn = await stage.begin(self.owner, thread_id)
                 turn.end(RuntimeError("for the test"))
@@ -69,6 +81,16 @@ class Scene:
                 await self.act(self.owner, thread_id, Archive()).answer()
                 await self.gone(thread_id)
         return thread_id
+
+    async def whole_turn(self, peer: RecordingPeer, thread_id: str, answer: str = "hi") -> str:
+        """A turn that takes its message, answers and ends; the peer is subscribed."""
+        ended = len(peer.params("turn/completed"))
+        turn_id, turn = await self.stage.begin(peer, thread_id)
+        await takes(turn)
+        await says(turn, f"msg-{turn_id}", answer)
+        turn.end()
+        await peer.got("turn/completed", ended + 1)
+        return turn_id
 
     async def unload(self, thread_id: str) -> None:
         """As when another thread's act puts it away."""

@@ -48,8 +48,7 @@ ACTS: dict[str, Callable[[str], Act]] = {
     "delete": lambda _: Delete(),
 }
 
-# The message that the cut off turn had accepted and not taken is not lost.
-CUT = ["item/started", "item/completed", "status idle", "turn/completed"]
+CUT = ["status idle", "turn/completed"]
 GONE = ["status notLoaded"]
 
 # (act, state) -> what the owner, another subscriber and a mere connection get; or an error's text.

@@ -294,7 +294,7 @@ async def test_a_resume_behind_an_unarchive_finds_the_thread(scene: Scene) -> No
     assert back.value["thread"]["status"]["type"] == "notLoaded"
     assert answer["model"] == "another-model"
     assert await scene.agree(thread_id) == "idle"
-    await scene.stage.whole_turn(scene.other, thread_id)
+    await scene.whole_turn(scene.other, thread_id)
     await scene.agree(thread_id)
 
 
@@ -318,7 +318,7 @@ async def test_nobody_is_subscribed_to_what_was_archived_and_brought_back(scene:
     await scene.act(scene.owner, thread_id, Unarchive()).answer()
     await stage.resume(scene.mere, thread_id).answer()
     scene.mark()
-    await stage.whole_turn(scene.mere, thread_id)
+    await scene.whole_turn(scene.mere, thread_id)
     assert set(scene.news(scene.owner)) == {"status active", "status idle"}
     await scene.agree(thread_id)
 
@@ -391,7 +391,7 @@ async def test_a_turn_whose_thread_could_not_be_archived_has_one_end(scene: Scen
     assert await scene.agree(thread_id) == "systemError"
     assert scene.stage.terminal_lines(thread_id).count(scene.turn_id) == 1
     scene.stage.store.broken = None
-    await scene.stage.whole_turn(scene.owner, thread_id)
+    await scene.whole_turn(scene.owner, thread_id)
     await scene.agree(thread_id)
 
 

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from actors.archiving import Archive, Delete, Unarchive
-from actors.forking import Fork
 from actors.history_edits import InjectItems, Revert, Rollback
 from actors.naming import SetName, UpdateMetadata
 from actors.read_state import UpdateReadState
 from actors.settings_update import UpdateSettings
 from protocol.base import Wire
+from transport.handlers.threads import look_from_the_client
 from transport.method import Call
 
 
 def fork(call: Call) -> None:
     """thread/fork."""
-    call.daemon.supervisor.perform(call.params.thread_id, Fork(call.params), call.reply, "session")
+    look_from_the_client(call)
+    call.daemon.supervisor.fork(call.params, call.reply)
 
 
 def archive(call: Call) -> None:

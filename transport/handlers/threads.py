@@ -14,17 +14,17 @@ from transport.method import DEFERRED, Call
 
 def start(call: Call) -> None:
     """thread/start."""
-    _look_from_the_client(call)
+    look_from_the_client(call)
     call.daemon.supervisor.start_thread(call.params, call.reply)
 
 
 def resume(call: Call) -> None:
     """thread/resume."""
-    _look_from_the_client(call)
+    look_from_the_client(call)
     call.daemon.supervisor.resume(call.params, call.reply)
 
 
-def _look_from_the_client(call: Call) -> None:
+def look_from_the_client(call: Call) -> None:
     """A path means what it means to the client, also where that was started elsewhere than the daemon."""
     base, params = call.peer.working_directory, call.params
     if base is not None and (params.cwd or isinstance(params, ThreadStartParams)):
