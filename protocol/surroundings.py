@@ -6,7 +6,7 @@ servers or permission profiles here, so the lists are empty, in the shape that c
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -75,6 +75,13 @@ class PageParams(Wire):
     cwd: str | None = None
 
 
+class McpServersParams(PageParams):
+    """A page of MCP servers: all of them or one, with more or less of what each offers."""
+
+    server_name: str | None = None
+    detail: Literal["full", "toolsAndAuthOnly"] | None = None
+
+
 class ThreadPageParams(Wire):
     """A page of a list that belongs to a thread."""
 
@@ -104,6 +111,13 @@ class GovCloudResult(Wire):
     should_warn: bool = False
 
 
+class PluginInstalledParams(Wire):
+    """``plugin/installed``: where else to look, and what else to name."""
+
+    cwds: list[str] | None = None
+    install_suggestion_plugin_names: list[str] | None = None
+
+
 class PluginInstalledResult(Wire):
     """``plugin/installed``: spoold has no plugins."""
 
@@ -112,9 +126,53 @@ class PluginInstalledResult(Wire):
 
 
 class BackgroundTerminal(Wire):
-    """A command that goes on after its call was answered."""
+    """A command that goes on after its call was answered.
+
+    ``process_id`` is the number by which it is named here, ``os_pid`` that of its process group. What it uses
+    of the machine is not looked at.
+    """
 
     item_id: str
     process_id: str
     command: str
     cwd: str
+    os_pid: int | None = None
+    cpu_percent: float | None = None
+    rss_kb: int | None = None
+
+
+class BackgroundTerminalsResult(Wire):
+    """``thread/backgroundTerminals/list``: ordered by number, which is also the cursor."""
+
+    data: list[BackgroundTerminal]
+    next_cursor: str | None = None
+
+
+class TerminateParams(Wire):
+    """``thread/backgroundTerminals/terminate``."""
+
+    thread_id: str
+    process_id: str
+
+
+class TerminateResult(Wire):
+    """Whether there was such a command in the background."""
+
+    terminated: bool
+
+
+class GatewayOAuthParams(Wire):
+    """``account/gatewayOAuth/read``: of a provider; of the configured one where none is named."""
+
+    model_provider: str | None = None
+
+
+class GatewayOAuthResult(Wire):
+    """No provider of spoold signs in through a gateway: they take keys."""
+
+    provider_id: str
+    provider_name: str
+    required: bool = False
+    supports_device_auth: bool = False
+    status: str | None = None
+    error: str | None = None

@@ -29,10 +29,12 @@ class RunnerFactory:
         self._runtime = runtime
         self._clients = ModelClients(config, runtime)
         self._probe = SandboxProbe()
+        self.terminals: dict[str, Terminals] = {}
+        """The commands of threads that have run any, by thread id; gone with the thread's runner."""
 
     def new(self) -> TurnRunner:
         """The runner of one loaded thread. Opens nothing yet."""
-        return ThreadTurnRunner(self._clients, self._probe, self._runtime)
+        return ThreadTurnRunner(self._clients, self._probe, self._runtime, self.terminals)
 
     async def aclose(self) -> None:
         """Close the model clients."""
@@ -42,10 +44,17 @@ class RunnerFactory:
 class ThreadTurnRunner:
     """Implements ``actors.turn_task.TurnRunner``. Terminals are opened by the first turn."""
 
-    def __init__(self, clients: ModelClients, probe: SandboxProbe, runtime: Runtime) -> None:
+    def __init__(
+        self,
+        clients: ModelClients,
+        probe: SandboxProbe,
+        runtime: Runtime,
+        register: dict[str, Terminals],
+    ) -> None:
         self._clients = clients
         self._probe = probe
         self._runtime = runtime
+        self._register = register
         self._nursery: trio.Nursery | None = None
         self._tools: ToolSet | None = None
 
@@ -63,7 +72,7 @@ class ThreadTurnRunner:
             return TurnOutcome(error=TurnError(message=str(error), codex_error_info="badRequest"))
         if self._tools is None:
             assert self._nursery is not None, "bind comes first"
-            terminals: Terminals = await self._nursery.start(self._hold_terminals)
+            terminals: Terminals = await self._nursery.start(self._hold_terminals, job.thread_id)
             self._tools = ToolSet([ExecCommand(terminals, self._probe)])
 
         def model(
@@ -73,7 +82,12 @@ class ThreadTurnRunner:
 
         return await run_turn(job, port, model, self._tools, self._runtime, control)
 
-    async def _hold_terminals(self, task_status: trio.TaskStatus[Terminals]) -> None:
+    async def _hold_terminals(self, thread_id: str, task_status: trio.TaskStatus[Terminals]) -> None:
         async with open_terminals(self._runtime) as terminals:
-            task_status.started(terminals)
-            await trio.sleep_forever()
+            self._register[thread_id] = terminals
+            try:
+                task_status.started(terminals)
+                await trio.sleep_forever()
+            finally:
+                if self._register.get(thread_id) is terminals:
+                    del self._register[thread_id]

@@ -87,7 +87,7 @@ async def run_daemon(
         # A client that was asked by the predecessor may answer late: nothing of ours may have that id.
         first_request_id=runtime.now_ms() if predecessor_died else 0,
     )
-    daemon = Daemon(home.root, runtime, config, supervisor, Catalogue(store, supervisor))
+    daemon = Daemon(home.root, runtime, config, supervisor, Catalogue(store, supervisor), runners.terminals)
     bounds = config.limits
     gateway = Gateway(
         daemon,

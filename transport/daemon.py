@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from actors.catalogue import Catalogue
     from actors.peer import Peer
     from actors.supervisor import Supervisor
+    from agent.tools.terminals import Terminal
     from protocol.daemon_methods import ConfigReadParams, ConfigReadResult, Model
     from protocol.jsonrpc import Response
     from protocol.runtime import Runtime
@@ -40,6 +41,18 @@ class Daemon(Protocol):
     @property
     def catalogue(self) -> Catalogue:
         """Reads of threads, loaded or not."""
+        ...
+
+    def commands_in_background(self, thread_id: str) -> list[Terminal]:
+        """What still runs of a loaded thread's commands although nobody waits for it, by session id."""
+        ...
+
+    def provider_name(self, provider: str | None) -> tuple[str, str]:
+        """A provider's id and its name; by default of the configured one.
+
+        Raises:
+            InvalidRequest: there is no such provider.
+        """
         ...
 
     def models(self, provider: str | None) -> list[Model]:

@@ -98,7 +98,12 @@ class ExecCommand:
 
             argv = await trio.to_thread.run_sync(wrapped)
         return await self._terminals.start(
-            argv, command=arguments.cmd, cwd=item.cwd, env=self._environment, time_limit=arguments.time_limit
+            argv,
+            command=arguments.cmd,
+            cwd=item.cwd,
+            env=self._environment,
+            time_limit=arguments.time_limit,
+            item_id=item.id,
         )
 
     async def status(self, turn: ToolTurn) -> SandboxStatus:
@@ -180,13 +185,17 @@ class _OneCommand:
             return await self._failed(f"exec_command failed: {error}")
         changes = {"process_id": str(terminal.session_id), "source": "unifiedExecStartup"}
         self._item = self._item.model_copy(update=changes)
-        await self._show()
-        streamed = trio.Event()
-        self._turn.lingering.start_soon(self._follow, terminal, streamed)
-        with trio.move_on_after(self._arguments.wait):
-            await streamed.wait()
-        if not streamed.is_set():
-            self._yielded = True
+        try:
+            await self._show()
+            streamed = trio.Event()
+            self._turn.lingering.start_soon(self._follow, terminal, streamed)
+            with trio.move_on_after(self._arguments.wait):
+                await streamed.wait()
+            if not streamed.is_set():
+                self._yielded = True
+        finally:
+            # Nobody waits for it any more; an interrupted turn leaves it running too.
+            terminal.in_background = True
         text, shown = await _decoded(terminal)
         output = _report(terminal, shown, self._turn.runtime)
         return ToolResult(output, None if self._yielded else self._finished(terminal, text))

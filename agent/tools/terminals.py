@@ -77,7 +77,9 @@ class Terminal:
 
     Attributes:
         session_id: its number within the daemon's conversation with the model, not a process id.
+        item_id: the item that shows it to clients.
         pid: process id of the leader, which is also the group's number.
+        in_background: it goes on although the call that started it is over.
         output: what it wrote so far, standard output and error merged.
         ended: set when the command has ended, its group is killed and its output is complete.
         exit_code: None while it runs; 128 + n for signal n; ``TIMED_OUT`` after a timeout.
@@ -85,11 +87,13 @@ class Terminal:
         time_limit, timed_out: seconds after which it is killed, and whether that happened.
     """
 
-    def __init__(self, session_id: int, command: str, cwd: str, started_at: float) -> None:
+    def __init__(self, session_id: int, item_id: str, command: str, cwd: str, started_at: float) -> None:
         self.session_id = session_id
+        self.item_id = item_id
         self.command = command
         self.cwd = cwd
         self.pid = 0
+        self.in_background = False
         self.output = OutputBuffer()
         self.ended = trio.Event()
         self.exit_code: int | None = None
@@ -102,6 +106,14 @@ class Terminal:
         self._streamed = 0
         self._pending: list[str] = []
         self._wake = trio.Event()
+        self._stopped = False
+        self._limit = trio.CancelScope()
+
+    def stop(self) -> None:
+        """End it as a timeout would, though it is none: SIGTERM, and soon SIGKILL. ``ended`` tells when."""
+        self._stopped = True
+        self.in_background = False
+        self._limit.cancel()
 
     def stream_from_now(self) -> None:
         """Keep what is written from now on for ``next_delta``."""
@@ -146,6 +158,11 @@ class Terminals:
         self.running: dict[int, Terminal] = {}
         """Commands that have not ended, by session id, oldest first."""
 
+    def in_background(self) -> list[Terminal]:
+        """Commands whose calls are over, by session id; those that are being stopped are not among them."""
+        found = (self.running[number] for number in sorted(self.running))
+        return [terminal for terminal in found if terminal.in_background and not terminal.ended.is_set()]
+
     async def start(
         self,
         argv: Sequence[str],
@@ -154,6 +171,7 @@ class Terminals:
         cwd: str,
         env: Mapping[str, str],
         time_limit: float | None = None,
+        item_id: str = "",
     ) -> Terminal:
         """Start a command; returns once it runs.
 
@@ -163,6 +181,7 @@ class Terminals:
             cwd: its working directory, absolute.
             env: its whole environment.
             time_limit: seconds until its group is killed, or None.
+            item_id: the item that shows it to clients.
 
         Raises:
             OSError: it cannot be started (no such working directory, the owner is closing...).
@@ -175,7 +194,7 @@ class Terminals:
             raise OSError("the thread is being closed")
         if len(self.running) >= MAX_RUNNING:
             raise TooManyTerminals(f"{MAX_RUNNING} commands are running already")
-        terminal = Terminal(self._new_session_id(), command, cwd, self._runtime.monotonic())
+        terminal = Terminal(self._new_session_id(), item_id, command, cwd, self._runtime.monotonic())
         terminal.time_limit = time_limit
         self.running[terminal.session_id] = terminal
         launch = partial(
@@ -228,12 +247,12 @@ class Terminals:
             task_status.started()
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(_read_output, out_read, terminal)
-                with trio.move_on_after(
-                    float("inf") if terminal.time_limit is None else terminal.time_limit
-                ) as limit:
+                if terminal.time_limit is not None:
+                    terminal._limit.deadline = trio.current_time() + terminal.time_limit
+                with terminal._limit:
                     await trio.lowlevel.wait_readable(pidfd)
-                if limit.cancelled_caught:
-                    terminal.timed_out = True
+                if terminal._limit.cancelled_caught:
+                    terminal.timed_out = not terminal._stopped
                     await _stop_group(process.pid, pidfd)
                 nursery.cancel_scope.cancel()
         finally:

@@ -296,3 +296,21 @@ async def test_without_a_flag_the_program_finds_the_daemon_of_its_home(
         assert "The Long Way" in await stage.command("archive", "The Long Way", home=home)
         await stage.daemon.client.wait_for("thread/archived")
         assert the_thread(home, "archived_sessions") == thread_id
+
+
+async def test_a_command_in_the_background_is_shown_and_stopped(reference: Path, tmp_path: Path) -> None:
+    async with open_stage(reference, tmp_path) as stage, stage.ui() as ui:
+        await ui.shows(READY)
+        call = json.dumps({"cmd": "sleep 71", "yield_time_ms": 250})
+        await ui.enter(f"call exec_command {call} | say it runs")
+        await ui.shows("• it runs", READY)
+        of_thread = {"threadId": the_thread(stage.daemon.home)}
+        listed = await stage.daemon.client.call("thread/backgroundTerminals/list", of_thread)
+        assert [entry["command"] for entry in listed["data"]] == ["sleep 71"]
+        await ui.enter("/ps")
+        await ui.shows("Background terminals", "sleep 71")
+        await ui.enter("/stop")
+        await ui.shows("Stopping all background terminals")
+        [entry] = listed["data"]
+        while await trio.Path(f"/proc/{entry['osPid']}").exists():  # noqa: ASYNC110 - it is not our child
+            await trio.sleep(0.01)

@@ -89,6 +89,8 @@ async def _lifecycle(client: Client) -> None:
     await client.call("thread/revert", {**of_thread, "beforeTurnId": second["id"]})
     await client.call("thread/rollback", {**of_thread, "numTurns": 1})
     await client.call("thread/backgroundTerminals/list", of_thread)
+    await client.call("thread/backgroundTerminals/terminate", {**of_thread, "processId": "1"})
+    await client.call("thread/backgroundTerminals/clean", of_thread)
     await client.call("thread/archive", of_thread)
     await client.call("thread/unarchive", of_thread)
     await client.call("thread/delete", of_thread)
@@ -102,6 +104,7 @@ async def _surroundings(client: Client) -> None:
         "configRequirements/read",
         "account/bedrock/checkGovCloudRequirements",
         "plugin/installed",
+        "account/gatewayOAuth/read",
         "permissionProfile/list",
         "mcpServerStatus/list",
         "experimentalFeature/list",

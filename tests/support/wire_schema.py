@@ -98,6 +98,7 @@ _ANSWERS = {
     "config/batchWrite": "ConfigWriteResponse",
     "account/logout": "LogoutAccountResponse",
     "account/rateLimits/read": "GetAccountRateLimitsResponse",
+    "account/gatewayOAuth/read": "GatewayOAuthReadResponse",
     "account/usage/read": "GetAccountTokenUsageResponse",
     "configRequirements/read": "ConfigRequirementsReadResponse",
 }

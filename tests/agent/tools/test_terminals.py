@@ -177,6 +177,25 @@ async def test_a_time_limit_kills_the_group(terminals: Terminals, tmp_path: Path
     await gone(await pid_in(tmp_path / "pid"))
 
 
+async def test_a_stopped_command_has_not_timed_out(terminals: Terminals) -> None:
+    terminal = await start(terminals, "echo on; sleep 100", limit=50)
+    await written(terminal, "on")
+    terminal.stop()
+    await ended(terminal)
+    assert (terminal.exit_code, terminal.timed_out) == (128 + 15, False)
+    await group_gone(terminal.pid)
+    terminal.stop()
+
+
+async def test_only_what_nobody_waits_for_is_in_the_background(terminals: Terminals) -> None:
+    left, waited_for, over = [await start(terminals, "sleep 100") for _ in range(3)]
+    left.in_background = over.in_background = True
+    assert waited_for not in terminals.in_background()
+    assert terminals.in_background() == sorted([left, over], key=lambda each: each.session_id)
+    over.stop()
+    assert terminals.in_background() == [left], "what is being stopped is as good as gone"
+
+
 async def test_a_command_may_clean_up_on_sigterm(terminals: Terminals) -> None:
     script = "trap 'echo bye; exit 0' TERM; echo ready; while :; do read -t 0.01 <> <(:); done"
     terminal = await ended(await start(terminals, script, limit=0.5))
@@ -233,7 +252,7 @@ async def test_a_closing_owner_starts_nothing() -> None:
 
 async def test_too_many_commands_are_refused(terminals: Terminals) -> None:
     for number in range(MAX_RUNNING):
-        terminals.running[number] = Terminal(number, "", "/", 0.0)
+        terminals.running[number] = Terminal(number, "", "", "/", 0.0)
     with pytest.raises(TooManyTerminals):
         await start(terminals, "true")
     terminals.running.clear()
