@@ -60,15 +60,16 @@ class Catalogue:
             cwds=[params.cwd] if isinstance(params.cwd, str) else params.cwd,
             search_term=params.search_term or None,
             excluded_ids=params.excluded_thread_ids or None,
-            parent_id=params.parent_thread_id or params.ancestor_thread_id,
+            parent_id=params.parent_thread_id,
+            ancestor_id=params.ancestor_thread_id,
         )
         if params.section_id is not None or params.project_id is not None:
             return ThreadListResult(data=[])
         try:
             page = await self._store.threads_page(query)
+            known = await self._store.read_states([record.id for record in page.records])
         except StoreError as error:
             raise InternalError(str(error)) from error
-        known = await self._store.read_states([record.id for record in page.records])
         return ThreadListResult(
             data=[self._row(record) for record in page.records],
             read_states={thread_id: read_state_view(state) for thread_id, state in known.items()},
@@ -183,9 +184,18 @@ class Catalogue:
         """
         if not params.search_term.strip():
             raise InvalidRequest("thread/search requires a non-empty searchTerm")
-        page = await self._store.search(
-            params.search_term, cursor=params.cursor, limit=params.limit, archived=bool(params.archived)
-        )
+        try:
+            page = await self._store.search(
+                params.search_term,
+                params.cursor,
+                params.limit,
+                archived=bool(params.archived),
+                source_kinds=params.source_kinds or None,
+                sort_key=params.sort_key or "recency_at",
+                direction=params.sort_direction or "desc",
+            )
+        except StoreError as error:
+            raise InternalError(str(error)) from error
         return SearchResult(
             data=[SearchHit(thread=self._row(record), snippet=snippet) for record, snippet in page.hits],
             next_cursor=page.next_cursor,

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, replace
 
 from actors import lines as rollout
-from actors import turns
+from actors import read_state, turns
 from actors.acts import ActContext, OnStoredThread, archived, no_rollout
-from actors.effects import Decision, GrowContext, ReloadContext, ShowGone
+from actors.effects import Decision, EndActor, GrowContext, ReloadContext, ShowGone
 from actors.peer import Reply
 from actors.state import ThreadState
-from actors.views import loaded_thread, thread_now
+from actors.views import thread_now
 from agent.model.events import ResponseItem
-from protocol.errors import InvalidRequest, RpcError
+from persistence.errors import StoreError
+from persistence.store import Store
+from protocol.errors import InternalError, InvalidRequest, RpcError
 from protocol.lifecycle_methods import RevertResult, RollbackResult
 from protocol.notifications import ThreadNote
 from protocol.thread_methods import Empty
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,18 +77,20 @@ class Revert:
 
     async def decide(self, state: ThreadState, reply: Reply, context: ActContext) -> Decision:
         """See ``Act.decide``."""
+        _check(state)
         decision = await _cut(state, self.before_turn_id, context)
-        thread_id = state.record.id
-        turns_cursor, items_cursor = await context.store.history_cursors(thread_id)
-        decision.answer(
-            reply,
-            RevertResult(
-                thread=thread_now(decision.state),
-                turns_backwards_cursor=turns_cursor,
-                items_backwards_cursor=items_cursor,
-            ),
+        try:
+            await _take_over(decision, context)
+            turns_cursor, items_cursor = await context.store.history_cursors(state.record.id)
+        except StoreError as error:
+            return _unreadable(decision, reply, error)
+        result = RevertResult(
+            thread=thread_now(decision.state),
+            turns_backwards_cursor=turns_cursor,
+            items_backwards_cursor=items_cursor,
         )
-        decision.notify("thread/reverted", ThreadNote(thread_id=thread_id))
+        decision.answer(reply, result)
+        decision.notify("thread/reverted", ThreadNote(thread_id=state.record.id))
         return decision
 
 
@@ -98,16 +105,40 @@ class Rollback(OnStoredThread):
         if state.turn is not None:
             raise InvalidRequest("cannot roll back while a turn is in progress")
         _check(state)
-        page = await context.store.turns_page(
-            state.record.id, cursor=None, limit=self.num_turns, direction="desc", view="notLoaded"
-        )
-        decision = Decision(state)
-        if page.data:
-            decision = await _cut(state, page.data[-1].id, context)
-        turns_left = await context.store.all_turns(state.record.id)
-        decision.answer(reply, RollbackResult(thread=loaded_thread(decision.state, turns_left)))
-        decision.notify("thread/reverted", ThreadNote(thread_id=state.record.id))
+        first = await self._first_forgotten(state.record.id, context.store)
+        if first is None:
+            left = await context.store.all_turns(state.record.id)
+            decision = Decision(state)
+        else:
+            decision = await _cut(state, first, context)
+            try:
+                await _take_over(decision, context)
+                left = await context.store.all_turns(state.record.id)
+            except StoreError as error:
+                return _unreadable(decision, reply, error)
+        thread = thread_now(decision.state)
+        thread.turns = left
+        decision.answer(reply, RollbackResult(thread=thread))
+        if first is not None:
+            decision.notify("thread/reverted", ThreadNote(thread_id=state.record.id))
         return decision
+
+    async def _first_forgotten(self, thread_id: str, store: Store) -> str | None:
+        """The first of the last ``num_turns`` turns; None of a thread without one."""
+        first: str | None = None
+        cursor: str | None = None
+        missing = self.num_turns
+        while missing > 0:
+            page = await store.turns_page(
+                thread_id, cursor=cursor, limit=missing, direction="desc", view="notLoaded"
+            )
+            if page.data:
+                first = page.data[-1].id
+            missing -= len(page.data)
+            cursor = page.next_cursor
+            if cursor is None:
+                break
+        return first
 
 
 def _check(state: ThreadState) -> None:
@@ -118,26 +149,47 @@ def _check(state: ThreadState) -> None:
 
 
 async def _cut(state: ThreadState, before_turn_id: str, context: ActContext) -> Decision:
-    """End what runs, cut the history on disk, and take over what the shorter one says."""
-    _check(state)
-    step, thread_id = context.step, state.record.id
-    decision = turns.shut_down(state, step, await context.unseen())
-    await context.store.revert(thread_id, before_turn_id, step.now_ms)
-    # The running turn is in the part that is cut off: its terminal line has no place in what is left.
+    """End what runs and cut the history on disk. From here on there is no way back."""
+    decision = turns.shut_down(state, context.step, await context.unseen())
+    await context.store.revert(state.record.id, before_turn_id, context.step.now_ms)
+    # The running turn is in the part that is cut off: its lines have no place in what is left.
     decision.lines = []
-    left = await context.store.resume_state(thread_id, with_context=False)
-    record = await context.store.thread(thread_id)
+    return decision
+
+
+async def _take_over(decision: Decision, context: ActContext) -> None:
+    """Make the state what the shorter history says.
+
+    Raises:
+        StoreError: it cannot be read.
+    """
+    state, store = decision.state, context.store
+    thread_id = state.record.id
+    left = await store.resume_state(thread_id, with_context=False)
+    record = await store.thread(thread_id)
     decision.state = replace(
-        decision.state,
+        state,
         record=record or state.record,
         usage=left.token_usage,
         usage_turn=left.last_turn_id,
         failed=False,
         interrupted_before=left.interrupted,
     )
+    unread = None if state.read_state is None else state.read_state.first_unread_turn_id
+    if unread is not None and not await store.has_turn(thread_id, unread):
+        read_state.all_read(decision, context.step.runtime.new_id())
     decision.effects.append(ReloadContext())
     if state.announced:
         # Clients forget what they have of it and read it again.
         decision.effects.append(ShowGone())
     decision.show_status()
+
+
+def _unreadable(decision: Decision, reply: Reply, error: StoreError) -> Decision:
+    """The history is shorter and cannot be read: nothing in memory is true any more, so the thread leaves."""
+    log.error("thread %s was cut and could not be read: %s", decision.state.record.id, error)
+    if decision.state.announced:
+        decision.effects.append(ShowGone())
+    decision.refuse(reply, InternalError(str(error)))
+    decision.effects.append(EndActor())
     return decision

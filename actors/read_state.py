@@ -57,6 +57,13 @@ def show(decision: Decision) -> None:
     decision.notify("thread/readState/changed", note)
 
 
+def all_read(decision: Decision, revision: str) -> None:
+    """Nothing is left to read, for the unread turn is no more."""
+    decision.read_state = ReadState(None, revision)
+    decision.state = replace(decision.state, read_state=decision.read_state)
+    show(decision)
+
+
 def turn_unread(decision: Decision, turn_id: str, revision: str) -> None:
     """A turn has something new to read."""
     state = decision.state

@@ -251,6 +251,21 @@ class Store:
             thread_id, live_turn_id, lambda history: history.turns(cursor, limit, direction, view)
         )
 
+    async def has_turn(self, thread_id: str, turn_id: str) -> bool:
+        """Whether the turn is in the thread's history.
+
+        Raises:
+            InvalidRequest: the thread has no rollout.
+        """
+        unknown = InvalidRequest(f"thread not loaded: {thread_id}")
+
+        def read(connection: sqlite3.Connection) -> bool:
+            self._state(connection, thread_id, unknown)
+            found = "SELECT 1 FROM turns WHERE thread_id=? AND turn_id=?"
+            return connection.execute(found, (thread_id, turn_id)).fetchone() is not None
+
+        return await self._read(read)
+
     async def all_turns(self, thread_id: str, *, live_turn_id: str | None = None) -> list[Turn]:
         """Every turn with all its items, oldest first.
 

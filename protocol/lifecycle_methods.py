@@ -16,7 +16,7 @@ from protocol.settings import (
     SandboxPolicy,
 )
 from protocol.thread_methods import U32, ThreadStartOverrides
-from protocol.threads import SortDirection, Thread, ThreadReadState
+from protocol.threads import SortDirection, Thread, ThreadReadState, ThreadSortKey
 
 
 class ThreadForkParams(ThreadStartOverrides):
@@ -130,7 +130,7 @@ class SearchParams(Wire):
     search_term: str
     cursor: str | None = None
     limit: int | None = U32
-    sort_key: str | None = None
+    sort_key: ThreadSortKey | None = None
     sort_direction: SortDirection | None = None
     archived: bool | None = None
     source_kinds: list[str] | None = None

@@ -91,7 +91,12 @@ expect("revert", "archived", ARCHIVED)
 expect("revert", "unknown", NOT_FOUND)
 AGAIN = ["status notLoaded", "status idle"]
 REVERTED = ["thread/reverted"]
-expect("rollback", "idle failed", [*AGAIN, "result", *REVERTED], [*AGAIN, *REVERTED], [*AGAIN, *REVERTED])
+expect("rollback", "failed", [*AGAIN, "result", *REVERTED], [*AGAIN, *REVERTED], [*AGAIN, *REVERTED])
+# The only turn, which was unread, is no more.
+READ = ["thread/readState/changed"]
+expect(
+    "rollback", "idle", [*READ, *AGAIN, "result", *REVERTED], [*READ, *AGAIN, *REVERTED], [*AGAIN, *REVERTED]
+)
 expect("rollback", "unloaded", ["result", *REVERTED], REVERTED, REVERTED)
 expect("rollback", "running", "cannot roll back while a turn is in progress")
 expect("rollback", "fresh ephemeral unknown", NO_ROLLOUT)
