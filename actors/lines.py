@@ -86,6 +86,8 @@ def _turn_context(settings: Settings, turn_id: str, now: int) -> make.RolloutLin
         model=settings.model,
         effort=settings.turn.effort,
         summary=settings.turn.summary,
+        developer_instructions=settings.turn.developer_instructions,
+        service_tier=settings.service_tier,
     )
 
 

@@ -5,6 +5,8 @@ The model context is not read here: only the next turn needs it, and a watcher n
 
 from __future__ import annotations
 
+from typing import Any
+
 from actors.acts import no_rollout
 from actors.state import ThreadState
 from actors.thread_settings import settings_from
@@ -35,6 +37,7 @@ async def load_thread(
     recorded = dict(found.turn_context or {})
     recorded.setdefault("model_provider", record.model_provider)
     recorded.setdefault("cwd", record.cwd)
+    recorded["base_instructions"] = _own_instructions(found.session_meta)
     try:
         settings, _ = settings_from(config, params or ThreadStartOverrides(), server_cwd, recorded)
     except InvalidRequest:
@@ -51,3 +54,14 @@ async def load_thread(
         read_state=await store.read_state(thread_id),
         announced=False,
     )
+
+
+def _own_instructions(session_meta: dict[str, Any]) -> str | None:
+    """The base instructions that somebody chose for the thread; not those that its model brought along."""
+    found = session_meta.get("base_instructions")
+    if not isinstance(found, dict):
+        return None
+    provenance, text = found.get("provenance"), found.get("text")
+    if isinstance(provenance, dict) and provenance.get("type") == "model":
+        return None
+    return text if isinstance(text, str) else None

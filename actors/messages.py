@@ -173,6 +173,11 @@ class Leave:
 
 
 @dataclass(frozen=True, slots=True)
+class DropRuntime:
+    """There are too many runtimes and this one was used least recently; see ``actors.residency``."""
+
+
+@dataclass(frozen=True, slots=True)
 class Shutdown:
     """Interrupt what runs, make it durable, and end."""
 
@@ -192,6 +197,7 @@ Message = (
     | TurnEnded
     | Answered
     | Perform
+    | DropRuntime
     | Leave
     | Shutdown
 )

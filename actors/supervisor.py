@@ -37,6 +37,7 @@ from actors.messages import (
 )
 from actors.peer import Outgoing, Peer, Reply
 from actors.put_aside import PutAside
+from actors.residency import ResidentRuntimes
 from actors.state import ThreadState
 from actors.step import StepContext, draining_error
 from actors.thread_actor import ThreadActor, refuse
@@ -114,6 +115,7 @@ class Supervisor:
         self._quiet: trio.Event | None = None
         self._nursery: trio.Nursery | None = None
         self._step = StepContext(runtime, self._new_request_id, lambda: self._draining, new_epoch(runtime))
+        self._residents = ResidentRuntimes(config.limits.max_resident_runtimes)
         # Invariant: no less than any seq that an actor which is gone has used.
         self._seq_floor = 0
 
@@ -265,6 +267,14 @@ class Supervisor:
         """The request is settled."""
         self._requests.pop(request_id, None)
 
+    def runtime_used(self, actor: ThreadActor) -> None:
+        """The actor holds a runtime and has used it just now."""
+        self._residents.used(actor)
+
+    def runtime_dropped(self, actor: ThreadActor) -> None:
+        """The actor holds no runtime any more."""
+        self._residents.gone(actor)
+
     def retire(self, actor: ThreadActor) -> bool:
         """Take an actor out of service unless messages wait for it.
 
@@ -296,6 +306,7 @@ class Supervisor:
     def _take_out(self, actor: ThreadActor) -> None:
         if self._actors.get(actor.thread_id) is actor:
             del self._actors[actor.thread_id]
+            self._residents.gone(actor)
             self._stopping[actor.thread_id] = actor.finished
             self._seq_floor = max(self._seq_floor, actor.seq)
             self._check_drained()
@@ -432,6 +443,7 @@ class Supervisor:
             self._step,
             self._new_runner(),
             unload_after=self.config.thread_unload_delay_secs,
+            runtime_idle=self.config.limits.runtime_idle_secs,
             mailbox_capacity=self.config.limits.mailbox_length,
             seq_floor=self._seq_floor,
             initial=initial,
@@ -448,6 +460,7 @@ class Supervisor:
         finally:
             if self._stopping.get(actor.thread_id) is actor.finished:
                 del self._stopping[actor.thread_id]
+            self._residents.gone(actor)
             if self._actors.get(actor.thread_id) is actor:
                 del self._actors[actor.thread_id]
             self._requests = {key: owner for key, owner in self._requests.items() if owner is not actor}

@@ -45,6 +45,7 @@ from actors.effects import (
 from actors.mailbox import Mailbox
 from actors.messages import (
     Answered,
+    DropRuntime,
     Leave,
     Message,
     PeerGone,
@@ -64,6 +65,7 @@ from actors.messages import (
 )
 from actors.peer import Outgoing, Peer
 from actors.publisher import Publisher
+from actors.residency import Residency
 from actors.state import ThreadState, change_record
 from actors.step import StepContext
 from actors.turn_task import TurnRunner, TurnTask
@@ -118,6 +120,14 @@ class ThreadHost(Protocol):
         """A turn ended: a draining daemon may be able to leave now."""
         ...
 
+    def runtime_used(self, actor: ThreadActor) -> None:
+        """The actor holds a runtime and has used it just now."""
+        ...
+
+    def runtime_dropped(self, actor: ThreadActor) -> None:
+        """The actor holds no runtime any more."""
+        ...
+
     async def clear_away(self, actor: ThreadActor, thread_ids: list[str]) -> list[str]:
         """End the actors of these threads, wait until they are gone, and keep others from loading.
 
@@ -153,6 +163,7 @@ class ThreadActor:
         runner: TurnRunner,
         *,
         unload_after: float,
+        runtime_idle: float,
         mailbox_capacity: int,
         seq_floor: int,
         initial: ThreadState | None = None,
@@ -171,6 +182,7 @@ class ThreadActor:
         self._load = load
         self._loaded_with: ThreadStartOverrides | None = None
         self._unload_after = unload_after
+        self._residency = Residency(runtime_idle)
         # The model context; None until the first turn needs it. Invariant: grows only by GrowContext.
         self._context: list[ResponseItem] | None = list(context) if initial is not None else None
         self._task: TurnTask | None = None
@@ -226,22 +238,55 @@ class ThreadActor:
     async def _serve(self) -> None:
         if self._load is not None and not await self._load_first(self._load):
             return
+        quiet_since = trio.current_time()
         while not self._ending:
-            message = await self.mailbox.get(self._deadline())
-            if message is not None:
+            unload_at = self._unload_at(quiet_since)
+            message = await self.mailbox.get(min(unload_at, self._residency.deadline()))
+            if isinstance(message, DropRuntime) or (message is None and trio.current_time() < unload_at):
+                self._drop_runtime()
+            elif message is not None:
                 await self._handle(message)
+                quiet_since = trio.current_time()
             elif self._host.retire(self):
                 if self.state is not None and self.state.announced:
                     self._host.announce_closed(self.thread_id, NotLoaded())
                 return
         self._host.leave(self)
 
-    def _deadline(self) -> float:
+    def _unload_at(self, quiet_since: float) -> float:
         state = self.state
         if state is None or state.turn is not None or state.subscribers:
             return math.inf
         # A thread that nobody knows as loaded came for one act: it leaves as soon as nothing waits.
-        return trio.current_time() + (self._unload_after if state.announced else 0)
+        return quiet_since + (self._unload_after if state.announced else 0)
+
+    # -- the runtime; see ``actors.residency`` -----------------------------------------------------------
+
+    @property
+    def pinned(self) -> bool:
+        """See ``Holder.pinned``."""
+        state = self.state
+        return state is None or state.turn is not None or not state.materialised or self._runner.busy
+
+    def ask_to_drop(self) -> None:
+        """See ``Holder.ask_to_drop``."""
+        self.mailbox.put_always(DropRuntime())
+
+    def _use_runtime(self) -> None:
+        self._residency.used(trio.current_time())
+        self._host.runtime_used(self)
+
+    def _drop_runtime(self) -> None:
+        if self.pinned:
+            # Nobody says when a command in the background ends: look again after another idle time.
+            self._residency.used(trio.current_time())
+            return
+        self._context = None
+        self._task = None
+        self._publisher.ring.forget()
+        self._runner.drop()
+        self._residency.dropped()
+        self._host.runtime_dropped(self)
 
     async def _load_first(self, load: Load) -> bool:
         """Load for the first message that can be served; each before it is refused with its own error."""
@@ -388,6 +433,7 @@ class ThreadActor:
                 self._carry_out(effect)
         decision.state.check_invariants()
         if had_turn and decision.state.turn is None:
+            self._use_runtime()
             self._host.turn_over()
 
     async def _decide(self, message: Message) -> Decision:
@@ -472,6 +518,7 @@ class ThreadActor:
     async def _model_context(self) -> list[ResponseItem]:
         if self._context is None:
             self._context = (await self._store.resume_state(self.thread_id)).context
+        self._use_runtime()
         return self._context
 
     def _carry_out(self, effect: Effect) -> None:

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
-from typing import Any
+from typing import Any, get_args
 
 from actors.state import DEFAULT_CONTEXT_WINDOW, Settings
 from agent.events import TurnSettings
 from persistence.config import Config, ConfigError
 from persistence.settings_codec import approval_from_rollout, sandbox_from_rollout
 from protocol.errors import InvalidRequest
+from protocol.settings import ReasoningSummary
 from protocol.thread_methods import ThreadStartOverrides
 
 
@@ -35,7 +36,8 @@ def settings_from(
         config: the daemon's configuration.
         params: the request.
         server_cwd: absolute; what a relative ``cwd`` is joined to.
-        recorded: payload of the thread's last ``turn_context`` line, with ``model_provider`` added.
+        recorded: payload of the thread's last ``turn_context`` line, with ``model_provider`` and
+            ``base_instructions`` added.
 
     Raises:
         InvalidRequest: the configuration with these overrides is wrong, or the members exclude each other.
@@ -67,9 +69,15 @@ def _chosen(own: Config, params: ThreadStartOverrides, server_cwd: str, before: 
         approval_policy=approval or own.approval_policy,
         sandbox_policy=sandbox,
         effort=_text(before, "effort") or own.model_reasoning_effort,
-        summary=own.model_reasoning_summary,
-        base_instructions=params.base_instructions or own.base_instructions,
-        developer_instructions=params.developer_instructions or own.developer_instructions,
+        summary=_summary(before, own.model_reasoning_summary),
+        base_instructions=(
+            params.base_instructions or _text(before, "base_instructions") or own.base_instructions
+        ),
+        developer_instructions=(
+            params.developer_instructions
+            or _text(before, "developer_instructions")
+            or own.developer_instructions
+        ),
     )
     return Settings(
         model=model,
@@ -77,7 +85,7 @@ def _chosen(own: Config, params: ThreadStartOverrides, server_cwd: str, before: 
         cwd=cwd,
         turn=turn,
         context_window=own.model_context_window or DEFAULT_CONTEXT_WINDOW,
-        service_tier=params.service_tier or own.service_tier,
+        service_tier=params.service_tier or _text(before, "service_tier") or own.service_tier,
     )
 
 
@@ -88,8 +96,21 @@ _REPLACES = {
     "approval_policy": "approval_policy",
     "sandbox_mode": "sandbox_policy",
     "sandbox_workspace_write": "sandbox_policy",
+    "model_reasoning_summary": "summary",
+    "instructions": "base_instructions",
+    "model_instructions_file": "base_instructions",
+    "developer_instructions": "developer_instructions",
+    "service_tier": "service_tier",
 }
-"""Config key -> the member of a ``turn_context`` line that it replaces."""
+"""Config key -> the member of what was recorded that it replaces."""
+
+
+def _summary(before: dict[str, Any], configured: ReasoningSummary | None) -> ReasoningSummary | None:
+    """A line says ``none`` for a summary that nobody asked for, too."""
+    recorded = before.get("summary")
+    if recorded not in get_args(ReasoningSummary):
+        return configured
+    return None if recorded == "none" and configured is None else recorded
 
 
 def _still_valid(recorded: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:

@@ -37,6 +37,15 @@ class TurnRunner(Protocol):
         """Where what outlives a turn (terminals) lives; cancelling it kills that."""
         ...
 
+    @property
+    def busy(self) -> bool:
+        """Whether something that has outlived its turn still runs."""
+        ...
+
+    def drop(self) -> None:
+        """Let go of everything that the next turn can make again. Not called while busy or in a turn."""
+        ...
+
 
 class TurnTask:
     """One run of a turn.

@@ -61,12 +61,16 @@ class Limits:
         outbox_bytes: unsent bytes kept for one client before it is let go.
         mailbox_length: messages that may wait for one thread.
         requests_in_flight: unanswered requests of one client.
+        runtime_idle_secs: how long a thread keeps its runtime after its last turn.
+        max_resident_runtimes: how many threads may keep one.
         shutdown_grace_secs: how long running turns may finish after SIGTERM.
     """
 
     outbox_bytes: int
     mailbox_length: int
     requests_in_flight: int
+    runtime_idle_secs: float
+    max_resident_runtimes: int
     shutdown_grace_secs: float
 
 
@@ -279,6 +283,8 @@ class Config:
             outbox_bytes=self.get("spoold.outbox_bytes"),
             mailbox_length=self.get("spoold.mailbox_length"),
             requests_in_flight=self.get("spoold.requests_in_flight"),
+            runtime_idle_secs=float(self.get("spoold.runtime_idle_secs")),
+            max_resident_runtimes=self.get("spoold.max_resident_runtimes"),
             shutdown_grace_secs=float(self.get("spoold.shutdown_grace_secs")),
         )
 

@@ -196,6 +196,8 @@ KEYS: tuple[Key, ...] = (
     Key("spoold.outbox_bytes", whole(65536, _FOUR_GIB), 64 * MIB, "Unsent bytes kept for one client."),
     Key("spoold.mailbox_length", whole(1, 1_000_000), 1024, "Messages waiting for one thread."),
     Key("spoold.requests_in_flight", whole(1, 100_000), 256, "Unanswered requests of one client."),
+    Key("spoold.runtime_idle_secs", seconds, 300, "How long a thread keeps what only its turns need."),
+    Key("spoold.max_resident_runtimes", whole(1, 100_000), 64, "Threads that may keep it at a time."),
     Key("spoold.shutdown_grace_secs", seconds, 60, "How long running turns may finish after SIGTERM."),
 )
 

@@ -141,6 +141,8 @@ def turn_context(
     model: str,
     effort: ReasoningEffort | None = None,
     summary: ReasoningSummary | None = None,
+    developer_instructions: str | None = None,
+    service_tier: str | None = None,
 ) -> RolloutLine:
     """What the turn runs with; a resume takes its settings from the last one."""
     payload: dict[str, Any] = {
@@ -153,8 +155,12 @@ def turn_context(
         "model": model,
         "summary": summary or "none",
     }
-    if effort is not None:
-        payload["effort"] = effort
+    optional = {
+        "effort": effort,
+        "developer_instructions": developer_instructions,
+        "service_tier": service_tier,
+    }
+    payload.update({name: member for name, member in optional.items() if member is not None})
     return RolloutLine(at_ms, "turn_context", payload)
 
 

@@ -56,11 +56,25 @@ class ThreadTurnRunner:
         self._runtime = runtime
         self._register = register
         self._nursery: trio.Nursery | None = None
+        # Invariant: all three are there, or none.
         self._tools: ToolSet | None = None
+        self._terminals: Terminals | None = None
+        self._scope: trio.CancelScope | None = None
 
     def bind(self, nursery: trio.Nursery) -> None:
         """See ``TurnRunner.bind``."""
         self._nursery = nursery
+
+    @property
+    def busy(self) -> bool:
+        """See ``TurnRunner.busy``: a command in the background."""
+        return self._terminals is not None and bool(self._terminals.running)
+
+    def drop(self) -> None:
+        """See ``TurnRunner.drop``."""
+        if self._scope is not None:
+            self._scope.cancel()
+        self._scope = self._terminals = self._tools = None
 
     async def run_turn(
         self, job: TurnJob, provider: str, port: TurnPort, control: TurnControl
@@ -73,6 +87,7 @@ class ThreadTurnRunner:
         if self._tools is None:
             assert self._nursery is not None, "bind comes first"
             terminals: Terminals = await self._nursery.start(self._hold_terminals, job.thread_id)
+            self._terminals = terminals
             self._tools = ToolSet([ExecCommand(terminals, self._probe)])
 
         def model(
@@ -83,11 +98,12 @@ class ThreadTurnRunner:
         return await run_turn(job, port, model, self._tools, self._runtime, control)
 
     async def _hold_terminals(self, thread_id: str, task_status: trio.TaskStatus[Terminals]) -> None:
-        async with open_terminals(self._runtime) as terminals:
-            self._register[thread_id] = terminals
-            try:
-                task_status.started(terminals)
-                await trio.sleep_forever()
-            finally:
-                if self._register.get(thread_id) is terminals:
-                    del self._register[thread_id]
+        with trio.CancelScope() as self._scope:
+            async with open_terminals(self._runtime) as terminals:
+                self._register[thread_id] = terminals
+                try:
+                    task_status.started(terminals)
+                    await trio.sleep_forever()
+                finally:
+                    if self._register.get(thread_id) is terminals:
+                        del self._register[thread_id]

@@ -148,15 +148,24 @@ class PuppetTurn:
 
 
 class PuppetRunner:
-    """Implements ``actors.turn_task.TurnRunner``: every run of a turn waits in ``turns``."""
+    """Implements ``actors.turn_task.TurnRunner``: every run of a turn waits in ``turns``.
+
+    ``busy`` is the test's to set; ``drops`` counts how often everything was let go of.
+    """
 
     def __init__(self) -> None:
         self.turns: list[PuppetTurn] = []
         self.bound: trio.Nursery | None = None
+        self.busy = False
+        self.drops = 0
         self._started = trio.lowlevel.ParkingLot()
 
     def bind(self, nursery: trio.Nursery) -> None:
         self.bound = nursery
+
+    def drop(self) -> None:
+        assert not self.busy
+        self.drops += 1
 
     async def run_turn(
         self, job: TurnJob, provider: str, port: TurnPort, control: TurnControl
