@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
 from itertools import pairwise
 from typing import Any
@@ -18,6 +19,7 @@ from actors.catalogue import Catalogue
 from actors.messages import Leave
 from agent.events import ItemStarted
 from agent.prompt import completed_message
+from persistence.store import Batch
 from protocol.errors import RpcError
 from protocol.thread_methods import LoadedListParams, ThreadListParams, ThreadReadParams
 from tests.actors.stage import Stage, says
@@ -199,3 +201,19 @@ class Scene:
                 same = ("id", "name", "path", "preview", "cwd", "model", "gitInfo", "createdAt", "recencyAt")
                 assert {key: row[key] for key in same} == {key: thread[key] for key in same}
         return told
+
+
+class CommitGate:
+    """Holds the commits that ``held`` picks: ``reached`` when the first is there, until ``open``."""
+
+    def __init__(self, scene: Scene, held: Callable[[Batch], bool]) -> None:
+        self.reached, self.open = trio.Event(), trio.Event()
+        store, commit = scene.stage.store, scene.stage.store.commit
+
+        async def wait_first(batch: Batch) -> None:
+            if held(batch):
+                self.reached.set()
+                await self.open.wait()
+            await commit(batch)
+
+        store.commit = wait_first  # type: ignore[method-assign]

@@ -11,9 +11,8 @@ import trio.testing
 
 from actors.archiving import Archive, Delete, Unarchive
 from actors.naming import SetName
-from persistence.store import Batch
 from protocol.errors import RpcError
-from tests.actors.acts_stage import Scene
+from tests.actors.acts_stage import CommitGate, Scene
 from tests.actors.stage import Stage, question
 from tests.persistence.sessions import create, uuid_of
 from tests.support.in_memory import RecordingReply
@@ -127,20 +126,8 @@ async def test_unarchive_brings_back_the_thread_alone(family: Scene) -> None:
         await family.agree(thread_id)
 
 
-class Gate:
-    """Holds the commits of one thread."""
-
-    def __init__(self, scene: Scene, thread_id: str) -> None:
-        self.reached, self.open = trio.Event(), trio.Event()
-        store, commit = scene.stage.store, scene.stage.store.commit
-
-        async def held(batch: Batch) -> None:
-            if batch.thread_id == thread_id and batch.relocate is not None:
-                self.reached.set()
-                await self.open.wait()
-            await commit(batch)
-
-        store.commit = held  # type: ignore[method-assign]
+def relocation_of(scene: Scene, thread_id: str) -> CommitGate:
+    return CommitGate(scene, lambda batch: batch.thread_id == thread_id and batch.relocate is not None)
 
 
 @pytest.mark.parametrize("loaded", [False, True])
@@ -150,7 +137,7 @@ async def test_a_descendant_that_is_resumed_while_its_parent_goes_is_archived_an
     stage = family.stage
     if loaded:
         await stage.resume(family.owner, CHILD).answer()
-    gate = Gate(family, PARENT)
+    gate = relocation_of(family, PARENT)
     archived = family.act(family.owner, PARENT, Archive())
     await gate.reached.wait()
     late = stage.resume(family.other, CHILD)
@@ -168,7 +155,7 @@ async def test_a_descendant_can_be_resumed_when_its_parent_could_not_be_archived
     stage = family.stage
     await stage.resume(family.owner, CHILD).answer()
     stage.store.broken = lambda batch: batch.relocate is not None
-    gate = Gate(family, PARENT)
+    gate = relocation_of(family, PARENT)
     refused = family.act(family.owner, PARENT, Archive())
     await gate.reached.wait()
     resumed = stage.resume(family.owner, CHILD)
@@ -347,7 +334,7 @@ async def test_a_turn_and_an_archive_in_either_order(scene: Scene, first: str) -
 
 async def test_a_client_that_has_gone_before_its_resume_was_served_pins_nothing(scene: Scene) -> None:
     thread_id = await scene.thread("idle")
-    gate = Gate(scene, thread_id)
+    gate = relocation_of(scene, thread_id)
     scene.act(scene.owner, thread_id, Archive())
     await gate.reached.wait()
     scene.act(scene.owner, thread_id, Unarchive())
