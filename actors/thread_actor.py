@@ -478,6 +478,8 @@ class ThreadActor:
                 return attach.peer_gone(state, message)
             case Perform():
                 return await message.act.decide(state, message.reply, self._acts)
+            case DropRuntime():
+                raise AssertionError("the loop drops the runtime itself: no state changes")
             case Leave() | Shutdown():
                 decision = turns.shut_down(state, step, await self._unseen())
                 if state.announced and isinstance(message, Leave):
