@@ -43,6 +43,7 @@ _NO_NETWORK = {
     "NO_PROXY": "127.0.0.1",
 }
 _QUIET = {"check_for_update_on_startup": False, "disable_paste_burst": True}
+SETTINGS: Mapping[str, str | bool] = {"approval_policy": "on-request", **_QUIET}
 _QUIET_TABLES = """
 [analytics]
 enabled = false
@@ -125,8 +126,7 @@ def _tables(work: Path) -> str:
 
 @asynccontextmanager
 async def open_stage(program: Path, folder: Path) -> AsyncGenerator[Stage, None]:
-    settings: Mapping[str, str | bool] = {"approval_policy": "on-request", **_QUIET}
-    async with open_daemon(folder, settings=settings, config=_tables(folder / "work")) as daemon:
+    async with open_daemon(folder, settings=SETTINGS, config=_tables(folder / "work")) as daemon:
         async with open_tap(daemon.url) as tap:
             stage = Stage(program, folder, daemon, tap)
             yield stage
@@ -273,6 +273,51 @@ async def test_a_question_is_shown_by_every_ui_and_answered_by_one(reference: Pa
                 for ui in (one, two, three):
                     await ui.shows("└ THREE-3", "• the end", READY)
                     await ui.hides(QUESTION)
+
+
+async def test_a_thread_is_forked_and_another_begun_and_both_are_in_the_picker(
+    reference: Path, tmp_path: Path
+) -> None:
+    async with open_stage(reference, tmp_path) as stage:
+        async with stage.ui() as ui:
+            await ui.shows(READY)
+            await ui.enter("say the beginning of both")
+            await ui.shows("• the beginning of both")
+            await ui.enter("/fork")
+            await ui.shows("Thread forked from", "• the beginning of both", READY)
+            await ui.enter("say only in the fork")
+            await ui.shows("• only in the fork")
+            await ui.enter("/new")
+            await ui.hides("only in the fork")
+            await ui.shows(READY)
+            await ui.enter("say something else")
+            await ui.shows("• something else")
+        listed = await stage.daemon.client.call("thread/list", {})
+        assert [thread["preview"] for thread in listed["data"]].count("say the beginning of both") == 2
+        [fork] = [thread for thread in listed["data"] if thread["forkedFromId"]]
+        async with stage.ui("resume") as ui:
+            await ui.shows("say something else", "say the beginning of both")
+        async with stage.ui("resume", fork["id"]) as ui:
+            await ui.shows("• the beginning of both", "• only in the fork", READY)
+
+
+async def test_a_ui_whose_daemon_was_killed_goes_on_with_the_next(reference: Path, tmp_path: Path) -> None:
+    async with open_stage(reference, tmp_path) as stage, stage.ui() as ui:
+        await ui.shows(READY)
+        await ui.enter("say before it")
+        await ui.shows("• before it")
+        await ui.enter("hold one word that is lost")
+        await ui.shows("• word")
+        stage.tap.server = None
+        await stage.daemon.end()
+        await ui.shows("Reconnecting to server")
+        async with open_daemon(tmp_path, model=stage.model, settings=SETTINGS) as successor:
+            stage.tap.server = successor.url
+            await ui.hides("Reconnecting to server")
+            await ui.shows("• before it", "Conversation interrupted", READY)
+            await ui.enter("say after it")
+            await ui.shows("• after it")
+            stage.tap.server = None
 
 
 async def test_without_a_flag_the_program_finds_the_daemon_of_its_home(

@@ -13,14 +13,15 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
+from urllib.parse import urlsplit
 
 import trio
 from trio_websocket import (
     ConnectionClosed,
     WebSocketConnection,
     WebSocketRequest,
-    open_websocket_url,
     serve_websocket,
+    wrap_client_stream,
 )
 
 from tests.support.traffic import Traffic
@@ -30,22 +31,34 @@ _MAX_MESSAGE_BYTES = 64 * 1024 * 1024
 
 @dataclass
 class Tap:
-    """The relay. Attributes: ``url`` to connect to, and ``traffic``, one per connection so far."""
+    """The relay.
 
-    server: str
+    Attributes:
+        server: where new connections lead; may be changed. None: they are refused.
+        url: to connect to.
+        traffic: one per connection so far.
+    """
+
+    server: str | None
     url: str = ""
     traffic: list[Traffic] = field(default_factory=list)
 
     async def relay(self, request: WebSocketRequest) -> None:
         """One connection of the client; ends when either side does."""
-        traffic = Traffic()
-        self.traffic.append(traffic)
-        client = await request.accept()
-        with suppress(OSError):
-            async with (
-                open_websocket_url(self.server, max_message_size=_MAX_MESSAGE_BYTES) as daemon,
-                trio.open_nursery() as nursery,
-            ):
+        if self.server is None:
+            await request.reject(503)
+            return
+        address = urlsplit(self.server)
+        with suppress(OSError, ConnectionClosed):
+            # A websocket of ours does not close the stream below it when the other end just dies.
+            stream = await trio.open_tcp_stream(str(address.hostname), address.port or 80)
+            async with stream, trio.open_nursery() as nursery:
+                daemon = await wrap_client_stream(
+                    nursery, stream, address.netloc, "/", max_message_size=_MAX_MESSAGE_BYTES
+                )
+                traffic = Traffic()
+                self.traffic.append(traffic)
+                client = await request.accept()
                 nursery.start_soon(_copy, client, daemon, traffic, False, nursery.cancel_scope)
                 nursery.start_soon(_copy, daemon, client, traffic, True, nursery.cancel_scope)
 
