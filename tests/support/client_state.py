@@ -29,6 +29,7 @@ class ClientState:
     """See the module docstring.
 
     Attributes:
+        thread_id: whose messages count; that of the first answer, if none was named.
         status, name, usage: of the thread, as they came last.
         turns: status and error by turn id, in order.
         items: by turn id and item id, in the order in which they are shown.
@@ -38,7 +39,8 @@ class ClientState:
         ended: how often each turn was said to have ended.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, thread_id: str | None = None) -> None:
+        self.thread_id = thread_id
         self.status: Json | None = None
         self.name: str | None = None
         self.usage: Json | None = None
@@ -60,6 +62,10 @@ class ClientState:
         """
         result = copy.deepcopy(dict(result))
         thread = result["thread"]
+        if self.thread_id is None:
+            self.thread_id = thread["id"]
+        if thread["id"] != self.thread_id:
+            return
         self.requests.clear()
         self.status, self.name = thread["status"], thread["name"]
         if result.get("replayed"):
@@ -78,6 +84,9 @@ class ClientState:
     def message(self, message: Mapping[str, Any]) -> None:
         """A notification or a server request, in the order in which they come."""
         method, params = message["method"], copy.deepcopy(message["params"])
+        about = params["thread"]["id"] if "thread" in params else params.get("threadId")
+        if self.thread_id not in (None, about):
+            return
         if "id" in message:
             self.requests[message["id"]] = {"method": method, **params}
             return

@@ -16,6 +16,7 @@ the one before it have their outputs. After the last step the answer is ``say Do
     commentary TEXT ;; TEXT   a message of the phase "commentary", then the answer
     reason TEXT ;; ANSWER     a reasoning item with a summary, then the answer
     think TEXT ;; ANSWER      a reasoning item with raw text, then the answer
+    thinksh TEXT ;; CMD       a reasoning item with a summary, then calls of exec_command
     usage N TEXT              a message; total_tokens is N
     shell CMD [;; CMD]        calls of exec_command {"cmd": CMD}
     esc CMD                   the same, asking to leave the sandbox

@@ -82,6 +82,8 @@ def compile_step(step: str) -> list[Piece]:
             ]
         case "reason" | "think":
             return [Reasoning(parts[0], raw=verb == "think"), Text(_words(parts[-1])), End()]
+        case "thinksh":
+            return [Reasoning(parts[0]), *(_shell(part) for part in parts[1:]), End()]
         case "usage":
             return [Text(_words(others)), End(total_tokens=int(first))]
         case "shell":
