@@ -265,7 +265,7 @@ async def test_an_unread_turn_that_is_taken_back_is_not_unread_any_more(scene: S
 async def test_what_was_injected_reaches_the_next_turn_and_is_shown_nowhere(scene: Scene, state: str) -> None:
     thread_id = await scene.thread(state)
     items = [raw_message("put in"), {"type": "of_a_kind_nobody_knows", "x": 1}]
-    await scene.act(scene.mere, thread_id, InjectItems(items)).answer()
+    await scene.act(scene.mere, thread_id, InjectItems([*items])).answer()
     assert [scene.news(peer) for peer in scene.peers] == [[], [], ["result"]]
     assert scene.where(thread_id) == ("" if state == "ephemeral" else "sessions")
     await scene.agree(thread_id)
