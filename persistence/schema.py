@@ -14,6 +14,8 @@ from __future__ import annotations
 
 import sqlite3
 
+from protocol.late_imports import one_import_at_a_time
+
 MIGRATION_SET = "spoold"
 
 _THREAD_INDEX = """
@@ -153,7 +155,8 @@ def migrate(connection: sqlite3.Connection) -> None:
     if _is_latest(connection):
         return
     # Importing sqlite-utils costs more than everything else at start-up, and is needed once per home.
-    from sqlite_utils import Database, Migrations
+    with one_import_at_a_time:
+        from sqlite_utils import Database, Migrations
 
     migrations = Migrations(MIGRATION_SET)
 

@@ -11,6 +11,7 @@ fault it was: 2 for the command line, 1 for the machine (a port, a file, a folde
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -183,6 +184,8 @@ def _run(settings: _Settings, options: dict[str, Any]) -> int:
         name = details[0].replace("_", "-")
         raise click.UsageError(f"--{name} needs --ws-auth capability-token or --ws-auth signed-bearer-token")
 
+    # What is imported now stays; the collector would look through it again and again. See spoold.reception.
+    gc.disable()
     from persistence.home import resolve_home
     from spoold.logs import log_to_stderr
     from spoold.options import DaemonOptions, WebSocketAuthOptions

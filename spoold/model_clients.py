@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 
+import trio
+
 from agent.model.events import ModelClient
 from agent.model.provider import ProviderConfig, find_provider, open_client
 from persistence.config import Config
+from protocol.late_imports import one_import_at_a_time
 from protocol.runtime import Runtime
 
 
@@ -29,7 +32,18 @@ class ModelClients:
             self._open[provider] = (settings, open_client(settings, os.environ, self._runtime))
         return self._open[provider]
 
+    async def prepare(self) -> None:
+        """Import what the first turn will need, in a thread: it takes a while."""
+        if self._config.model_provider != "offline":
+            await trio.to_thread.run_sync(_import_http)
+
     async def aclose(self) -> None:
         """Close every client's connections."""
         for _, client in self._open.values():
             await client.aclose()
+
+
+def _import_http() -> None:
+    with one_import_at_a_time:
+        import agent.model.http_stream
+        import agent.model.responses  # noqa: F401

@@ -20,6 +20,7 @@ This page imports nothing of the daemon: a process that attaches needs none of i
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
@@ -70,7 +71,7 @@ def run_on_home(options: DaemonOptions) -> int:
     except HomeError as error:
         raise StartError(str(error)) from None
     if claim is not None:
-        import spoold.wiring  # noqa: F401 - before the loop runs: it takes most of the start
+        import spoold.reception  # noqa: F401 - before the loop runs: it takes a good part of the start
     elif not _only_stdio(listens):
         raise StartError(_refusal(home))
     try:
@@ -109,6 +110,7 @@ async def _run(options: DaemonOptions, home: Home, listens: Sequence[Listen], cl
 
         from spoold.attached import attach
 
+        gc.enable()
         if options.overrides:
             say(f"ignores -c, --enable and --disable: the owner of {home.root} was configured already")
 
@@ -128,7 +130,7 @@ async def _own(
     signals: AsyncIterator[int],
     succession: Succession,
 ) -> int:
-    from spoold.wiring import run_daemon
+    from spoold.reception import run_daemon
 
     return await run_daemon(options, home, listens, signals, succession)
 

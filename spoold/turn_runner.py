@@ -31,9 +31,16 @@ class RunnerFactory:
         self._probe = SandboxProbe()
         self.terminals: dict[str, Terminals] = {}
         """The commands of threads that have run any, by thread id; gone with the thread's runner."""
+        self._wanted = trio.Event()
+
+    async def prepare(self) -> None:
+        """Once a thread is loaded, import in the background what its first turn will need."""
+        await self._wanted.wait()
+        await self._clients.prepare()
 
     def new(self) -> TurnRunner:
         """The runner of one loaded thread. Opens nothing yet."""
+        self._wanted.set()
         return ThreadTurnRunner(self._clients, self._probe, self._runtime, self.terminals)
 
     async def aclose(self) -> None:

@@ -1,4 +1,4 @@
-"""The composition root: builds the rooms from the options, joins them, runs them, and takes them down.
+"""The composition root: builds the rooms, joins them, runs them, and takes them down.
 
 The order of the end is the order of the promise: refuse new work; let running turns finish within the grace
 period (a second signal ends it); interrupt what still runs; say goodbye to the clients; flush the store. Each
@@ -11,133 +11,81 @@ attached through the control socket meanwhile: it stays for them, and then for w
 
 from __future__ import annotations
 
+import importlib.metadata
+import importlib.resources
 import logging
-import os
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 import trio
 
 from actors.catalogue import Catalogue
 from actors.supervisor import Supervisor
-from persistence.config import Config, ConfigError
-from persistence.home import Home, HomeError
 from persistence.store import Store
 from spoold.daemon import Daemon
-from spoold.options import DaemonOptions, StartError
-from spoold.ownership import Succession, say
-from spoold.system_runtime import SystemRuntime
+from spoold.ownership import say
+from spoold.reception import Door
 from spoold.turn_runner import RunnerFactory
-from spoold.websocket_auth import authenticator_from
-from transport.connection import Gateway, Limits
-from transport.listen import Listen, ListenError, Listeners, open_listeners
+from transport.connection import Gateway
+from transport.listen import Listeners
 from transport.methods import METHODS
 
 log = logging.getLogger(__name__)
+
+LIBRARIES_IMPORT_THEM_UNASKED = (importlib.metadata, importlib.resources)
+"""Imported here, before there are threads that might do it at once: see ``protocol.late_imports``."""
 
 STOP_DEADLINE = 10.0
 """Seconds for interrupting turns, and again for saying goodbye and flushing, after the grace period."""
 
 
-async def run_daemon(
-    options: DaemonOptions,
-    home: Home,
-    listens: Sequence[Listen],
-    signals: AsyncIterator[int],
-    succession: Succession,
-) -> int:
-    """Run until the client on the standard streams leaves or a signal ends it.
+async def run_rooms(door: Door, signals: AsyncIterator[int]) -> int:
+    """Build the rooms behind the door, let the clients in, serve them to the end, and close the door.
 
     Args:
-        options: as the command line gave them.
-        home: owned by this process.
-        listens: what the options ask to listen on.
-        signals: SIGTERM and SIGINT, received since before the call.
-        succession: how the home came to be owned by this process.
+        door: as ``spoold.reception`` has opened it.
+        signals: SIGTERM and SIGINT.
 
     Returns:
         the exit code; negative: die of that signal.
-
-    Raises:
-        OptionError: an option's value is impossible.
-        StartError: the daemon cannot start.
     """
-    try:
-        config = Config.load(home, options.overrides)
-        server_cwd = os.getcwd()  # noqa: PTH109 - paths travel as text
-        runtime = SystemRuntime()
-        listeners = await open_listeners(
-            listens, home.root, authenticator_from(options.ws_auth, runtime), succession.stdio
-        )
-    except (HomeError, ConfigError, ListenError) as error:
-        raise StartError(str(error)) from None
-    except FileNotFoundError:
-        raise StartError("the working directory does not exist any more") from None
-    predecessor_died = _open_control(listeners, home) or succession.of is not None
-
+    listeners, home, config, runtime = door.listeners, door.home, door.config, door.runtime
     store = Store(home, runtime)
     runners = RunnerFactory(config, runtime)
     supervisor = Supervisor(
-        runtime,
-        store,
-        config,
-        runners.new,
-        server_cwd,
-        home,
-        # A client that was asked by the predecessor may answer late: nothing of ours may have that id.
-        first_request_id=runtime.now_ms() if predecessor_died else 0,
+        runtime, store, config, runners.new, door.server_cwd, home, first_request_id=door.first_request_id
     )
     daemon = Daemon(home.root, runtime, config, supervisor, Catalogue(store, supervisor), runners.terminals)
-    bounds = config.limits
-    gateway = Gateway(
-        daemon,
-        METHODS,
-        Limits(outbox_bytes=bounds.outbox_bytes, in_flight=bounds.requests_in_flight),
-    )
-    served = trio.Event()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(store.run)
         await nursery.start(supervisor.run)
-        nursery.start_soon(_serve, listeners, gateway, served)
-        _announce(home, listeners, config, succession)
-        code = await _until_the_end(daemon, listeners, gateway, signals, bounds.shutdown_grace_secs)
+        nursery.start_soon(runners.prepare)
+        door.greeter.introduce(daemon)
+        door.gateway.open(daemon, METHODS)
+        _announce(door)
+        code = await _until_the_end(
+            daemon, listeners, door.gateway, signals, config.limits.shutdown_grace_secs
+        )
         with trio.move_on_after(STOP_DEADLINE):
             await supervisor.stop()
         listeners.close()
         with trio.move_on_after(STOP_DEADLINE):
-            await served.wait()
+            await door.all_left.wait()
             await runners.aclose()
         nursery.cancel_scope.cancel()
     return code
 
 
-def _open_control(listeners: Listeners, home: Home) -> bool:
-    """Open the door for other processes; whether a predecessor that died has left its own.
-
-    Without it everything works but sharing, so that it cannot be opened is no reason not to start.
-    """
-    try:
-        return listeners.open_control(home.root).replaced
-    except ListenError as error:
-        log.warning("no other process can share %s: %s", home.root, error)
-        return False
-
-
-def _announce(home: Home, listeners: Listeners, config: Config, succession: Succession) -> None:
-    if succession.of is None:
-        say(f"owns {home.root}")
+def _announce(door: Door) -> None:
+    if door.succession.of is None:
+        say(f"owns {door.home.root}")
     else:
-        say(f"owns {home.root} now: process {succession.of} has ended")
-    for address in listeners.addresses:
+        say(f"owns {door.home.root} now: process {door.succession.of} has ended")
+    for address in door.listeners.addresses:
         if address != "stdio://":
             say(f"listens on {address}")
-    for warning in config.warnings:
+    for warning in door.config.warnings:
         log.warning("%s", warning)
-
-
-async def _serve(listeners: Listeners, gateway: Gateway, served: trio.Event) -> None:
-    await listeners.serve(gateway)
-    served.set()
 
 
 async def _until_the_end(

@@ -48,6 +48,13 @@ CHANCE_MODULES = {"random", "secrets"}
 REAL_MACHINE = {"spoold/system_runtime.py", "spoold/demo.py", "spoold/client.py"}
 """The Runtime of the real machine; the demo and the client run beside a daemon, not inside one."""
 
+NEEDS_NO_LOCK = {("agent/model/http_stream.py", "httpx2")}
+"""Imported again by functions that run only after one of the page has imported it with the lock held."""
+BEFORE_THREADS = {
+    *(f"spoold/{page}.py" for page in ("cli", "client", "demo", "logs", "ownership", "protocol_page")),
+}
+"""What imports before a daemon has threads, or is no daemon."""
+
 FILES = sorted(path for room in MAY_IMPORT for path in (ROOT / room).rglob("*.py"))
 EVERY_FILE = sorted([*FILES, *(ROOT / "tests").rglob("*.py"), *(ROOT / "benchmarks").rglob("*.py")])
 
@@ -106,6 +113,41 @@ def test_a_file_is_named_for_what_it_is_about(product_file: Path) -> None:
     names = {part.removesuffix(".py") for part in product_file.relative_to(ROOT).parts}
     words = {word for name in names for word in name.split("_")}
     assert not words & NAMES_OF_NOTHING
+
+
+def late_imports_without_the_lock(tree: ast.AST) -> Iterator[tuple[str, int]]:
+    """Imports of what is not the standard library's inside functions, outside ``one_import_at_a_time``."""
+    for function in ast.walk(tree):
+        if not isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef):
+            continue
+        held = {
+            inner
+            for block in ast.walk(function)
+            if isinstance(block, ast.With) and "one_import_at_a_time" in map(ast.unparse, block.items)
+            for inner in ast.walk(block)
+        }
+        for node in ast.walk(function):
+            if isinstance(node, ast.Import | ast.ImportFrom) and node not in held:
+                for name, line in imports(node):
+                    if name.split(".")[0] not in sys.stdlib_module_names:
+                        yield name, line
+
+
+def test_who_imports_late_does_it_with_the_lock_held(product_file: Path) -> None:
+    if name_of(product_file) in BEFORE_THREADS:
+        return
+    tree = ast.parse(product_file.read_text(encoding="utf-8"))
+    wrong = [
+        f"line {line}: {name}"
+        for name, line in late_imports_without_the_lock(tree)
+        if (name_of(product_file), name) not in NEEDS_NO_LOCK
+    ]
+    assert wrong == [], "two threads that import at once may break each other's: see protocol.late_imports"
+
+
+def test_the_watch_on_late_imports_sees_one_without_the_lock() -> None:
+    source = "def f():\n    with one_import_at_a_time:\n        import httpx2\n    import sqlite_utils"
+    assert list(late_imports_without_the_lock(ast.parse(source))) == [("sqlite_utils", 4)]
 
 
 @pytest.mark.parametrize("path", EVERY_FILE, ids=name_of)

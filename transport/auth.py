@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeGuard
 
+from protocol.late_imports import one_import_at_a_time
 from protocol.runtime import Runtime
 
 MIN_SECRET_BYTES = 32
@@ -124,7 +125,8 @@ class SignedBearerToken:
 
     def refusal(self, authorization: list[str]) -> str | None:
         """See ``transport.http_front.Authenticator``."""
-        import jwt  # heavy: only for who uses it
+        with one_import_at_a_time:
+            import jwt  # heavy: only for who uses it
 
         token, wrong = bearer_token(authorization)
         if wrong is not None:

@@ -8,7 +8,9 @@ Rules:
 3. The policy for a client that does not read is decided here: stdio is waited for (no further request is
    read while the outbox is over its limit), everybody else is closed with 4008, after a grace period or
    at once when the backlog doubles the limit.
-4. The end has many causes (the client left, the daemon closes, the client does not read) and one place:
+4. A daemon may greet its clients before it can serve them: until the gateway is opened the handshake is
+   answered, and every other message waits, with those behind it, where the connection reads.
+5. The end has many causes (the client left, the daemon closes, the client does not read) and one place:
    ``serve_connection``'s clean-up, which tells the daemon exactly once.
 """
 
@@ -22,11 +24,12 @@ from dataclasses import dataclass, field
 import trio
 
 from actors.peer import Outgoing
-from protocol.jsonrpc import Malformed, parse
+from protocol.jsonrpc import Malformed, Message, Request, parse
 from transport import router
 from transport.channel import ChannelClosed, MessageChannel
 from transport.daemon import Daemon
 from transport.framing import TooLong
+from transport.handshake import GREETING
 from transport.method import MethodTable
 from transport.outbox import DEFAULT_LIMIT, Outbox
 
@@ -61,7 +64,7 @@ class Gateway:
 
     Attributes:
         daemon: whom the requests are for.
-        methods: the method table.
+        methods: the method table; ``GREETING`` until ``open`` brings the rest.
         limits: the bounds of each connection.
         connections: the open ones, in the order they came.
         closing: whether ``close_all`` was called: who comes now is sent away at once.
@@ -76,6 +79,18 @@ class Gateway:
     closing: bool = False
     ids: Iterator[int] = field(default_factory=lambda: itertools.count(1))
     departures: trio.lowlevel.ParkingLot = field(default_factory=trio.lowlevel.ParkingLot)
+    _opened: trio.Event = field(default_factory=trio.Event)
+
+    def open(self, daemon: Daemon, methods: MethodTable) -> None:
+        """Let in what waits behind the handshakes: here is whom it is for."""
+        self.daemon = daemon
+        self.methods = methods
+        self._opened.set()
+
+    async def admit(self, message: Message) -> None:
+        """Wait until the message can be served."""
+        if self.methods is GREETING and not (isinstance(message, Request) and message.method in GREETING):
+            await self._opened.wait()
 
     async def deserted(self) -> None:
         """Wait until nobody is connected."""
@@ -197,12 +212,11 @@ class Connection:
         while (data := await channel.receive()) is not None:
             if self.end is not None:
                 continue
-            if isinstance(data, TooLong):
-                router.refuse(self, Malformed(f"Parse error: a message is longer than {data.limit} bytes"))
-            else:
-                started = router.dispatch(self, parse(data))
-                if started is not None:
-                    await started.wait()
+            message = _read(data)
+            await self.gateway.admit(message)
+            started = router.dispatch(self, message)
+            if started is not None:
+                await started.wait()
             if channel.waits_for_reader and outbox.over_limit:
                 await outbox.wait_below_limit()
 
@@ -213,6 +227,12 @@ class Connection:
                 await self._channel.send_many(batch)
         except ChannelClosed:
             return
+
+
+def _read(data: bytes | str | TooLong) -> Message:
+    if isinstance(data, TooLong):
+        return Malformed(f"Parse error: a message is longer than {data.limit} bytes")
+    return parse(data)
 
 
 async def serve_connection(

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from protocol.errors import InvalidRequest
 from protocol.initialize import PROTOCOL_VERSION, InitializeParams, InitializeResult
-from transport.method import Call
+from transport.method import Call, Method, MethodTable
 
 _HEADER_VALUE = re.compile(r"[\t\x20-\x7e\x80-\U0010ffff]*")
 """What an HTTP header value may hold: no control characters except the tab."""
@@ -54,3 +54,12 @@ def operating_system() -> str:
     name = values.get("NAME", "Linux").strip('"')
     version = values.get("VERSION_ID", "").strip('"')
     return f"{name} {version}".strip()
+
+
+HANDSHAKE = Method(
+    "initialize", InitializeParams, InitializeResult, "connection", "stable", "inline", initialize
+)
+"""The row of the one method that works before the handshake."""
+
+GREETING: MethodTable = {HANDSHAKE.name: HANDSHAKE}
+"""The method table of a daemon that is not complete yet."""

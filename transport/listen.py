@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from protocol.late_imports import one_import_at_a_time
 from transport.channel import MessageChannel
 from transport.connection import Gateway, serve_connection
 from transport.listen_url import Listen, ListenOff, ListenStdio, ListenUnix, ListenWebSocket, parse_listen
@@ -243,7 +244,8 @@ async def _serve(
 
 
 def _websocket_server() -> Callable[..., Awaitable[None]]:
-    from transport.websocket import serve_websocket  # heavy: only for who serves sockets
+    with one_import_at_a_time:
+        from transport.websocket import serve_websocket  # heavy: only for who serves sockets
 
     return serve_websocket
 

@@ -14,7 +14,6 @@ from protocol.daemon_methods import (
     ModelListParams,
     ModelListResult,
 )
-from protocol.initialize import InitializeParams, InitializeResult
 from protocol.lifecycle_methods import (
     InjectItemsParams,
     MetadataUpdateParams,
@@ -78,7 +77,7 @@ from protocol.turn_methods import (
     TurnSteerResult,
 )
 from transport.handlers import daemon, lifecycle, surroundings, threads, turns
-from transport.handshake import initialize
+from transport.handshake import HANDSHAKE
 from transport.method import Method, MethodTable
 from transport.not_offered import NOT_OFFERED
 
@@ -125,7 +124,7 @@ _TURN_START_GATED = (
 
 # fmt: off
 _ROWS = (
-    Method("initialize", InitializeParams, InitializeResult, "connection", "stable", "inline", initialize),
+    HANDSHAKE,
     Method("thread/start", ThreadStartParams, ThreadStartResult, "daemon", "stable", "thread",
            threads.start, _THREAD_START_GATED),
     Method("thread/resume", ThreadResumeParams, ThreadResumeResult, "thread", "stable", "thread",

@@ -17,6 +17,7 @@ from actors.peer import Outgoing
 from protocol.errors import InternalError, InvalidRequest, Overloaded, ParseError, RpcError
 from protocol.jsonrpc import ABSENT, Malformed, Message, Notification, Request, Response, encode_error
 from protocol.validation import parse_params
+from transport.handshake import HANDSHAKE
 from transport.method import DEFERRED, Call, Method
 from transport.reply import ReplySlot
 
@@ -24,9 +25,6 @@ if TYPE_CHECKING:
     from transport.connection import Connection
 
 log = logging.getLogger(__name__)
-
-HANDSHAKE = "initialize"
-"""The one method that works before the handshake."""
 
 
 def dispatch(connection: Connection, message: Message) -> trio.Event | None:
@@ -43,13 +41,13 @@ def dispatch(connection: Connection, message: Message) -> trio.Event | None:
             if connection.initialised:
                 connection.gateway.daemon.answer(connection, message)
         case Malformed():
-            refuse(connection, message)
+            _refuse(connection, message)
         case Notification():
             pass
     return None
 
 
-def refuse(connection: Connection, message: Malformed) -> None:
+def _refuse(connection: Connection, message: Malformed) -> None:
     """Answer bytes that are no message. There is no id to echo."""
     connection.answer(Outgoing(encode_error(None, ParseError(message.reason))))
 
@@ -79,7 +77,7 @@ def _check(connection: Connection, request: Request, reply: ReplySlot) -> tuple[
         raise InvalidRequest(
             f"Invalid request: unknown variant `{request.method[:200]}`, expected one of {names}"
         )
-    if not connection.initialised and request.method != HANDSHAKE:
+    if not connection.initialised and request.method != HANDSHAKE.name:
         raise InvalidRequest("Not initialized")
     raw = request.params
     if raw is ABSENT:

@@ -30,6 +30,7 @@ from agent.model.events import ModelEvent
 from agent.model.provider import ProviderConfig
 from agent.model.sse import ServerEvent, SSEParser
 from protocol.errors import TurnFailure
+from protocol.late_imports import one_import_at_a_time
 from protocol.runtime import Runtime
 
 if TYPE_CHECKING:
@@ -191,7 +192,8 @@ class ProviderHttp:
     def _make_client(self) -> httpx2.AsyncClient:
         import ssl
 
-        import httpx2
+        with one_import_at_a_time:
+            import httpx2
 
         for name in ("httpx2", "httpcore2"):  # they log whole URLs, and a query may hold a key
             logging.getLogger(name).setLevel(logging.WARNING)

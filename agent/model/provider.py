@@ -12,6 +12,7 @@ from typing import Any, Literal, cast
 from urllib.parse import urlsplit
 
 from agent.model.events import ModelClient
+from protocol.late_imports import one_import_at_a_time
 from protocol.runtime import Runtime
 
 WireApi = Literal["responses", "chat", "offline"]
@@ -138,20 +139,21 @@ def open_client(config: ProviderConfig, environ: Mapping[str, str], runtime: Run
         environ: where ``env_key`` and ``env_http_headers`` are looked up, at each request.
         runtime: for ids and time.
     """
-    if config.wire_api == "offline":
-        from agent.model.offline import OfflineClient
+    with one_import_at_a_time:
+        if config.wire_api == "offline":
+            from agent.model.offline import OfflineClient
 
-        return OfflineClient(runtime)
-    from agent.model.http_stream import ProviderHttp
+            return OfflineClient(runtime)
+        from agent.model.http_stream import ProviderHttp
 
-    http = ProviderHttp(config, environ, runtime)
-    if config.wire_api == "chat":
-        from agent.model.chat import ChatClient
+        http = ProviderHttp(config, environ, runtime)
+        if config.wire_api == "chat":
+            from agent.model.chat import ChatClient
 
-        return ChatClient(http, runtime)
-    from agent.model.responses import ResponsesClient
+            return ChatClient(http, runtime)
+        from agent.model.responses import ResponsesClient
 
-    return ResponsesClient(http, runtime)
+        return ResponsesClient(http, runtime)
 
 
 class _Table:

@@ -203,6 +203,9 @@ class MemoryChannel:
         with trio.fail_after(30):
             await self.ended.wait()
 
+    def nothing_waits(self) -> bool:
+        return self._from_server.statistics().current_buffer_used == 0
+
     async def message(self) -> dict[str, Any]:
         with trio.fail_after(30):
             return json.loads(await self._from_server.receive())
