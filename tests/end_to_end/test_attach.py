@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
@@ -55,13 +56,14 @@ class Attached:
         self, *, to: str = "turn/completed", events: int | None = None, stay: Any = None
     ) -> None:
         """Take messages up to one of method ``to``, or that many; ``stay`` gets each."""
-        async for message in self.client.messages():
-            self.state.message(message)
-            self.taken += 1
-            if stay is not None:
-                await stay(message)
-            if self.taken == events or (message["method"] == to and "seq" in message):
-                return
+        async with aclosing(self.client.messages()) as messages:
+            async for message in messages:
+                self.state.message(message)
+                self.taken += 1
+                if stay is not None:
+                    await stay(message)
+                if self.taken == events or (message["method"] == to and "seq" in message):
+                    return
 
 
 async def one_turn(daemon: DaemonProcess, number: int, leave_after: int) -> int:
