@@ -159,11 +159,11 @@ async def test_an_approved_command_runs_and_a_declined_one_does_not(reference: P
         await ui.shows(READY)
         await ui.enter("esc echo MARK-$((40+2)) | say it was approved")
         await ui.shows(QUESTION, "$ echo MARK-$((40+2))")
-        await ui.press("y")
+        await ui.answer("y", QUESTION)
         await ui.shows("└ MARK-42", "• it was approved")
         await ui.enter("esc touch never | say not told")
         await ui.shows("$ touch never")
-        await ui.press("Escape")
+        await ui.answer("Escape", QUESTION)
         await ui.shows("Conversation interrupted", READY)
         assert list(stage.daemon.work.iterdir()) == []
         await ui.enter("say it goes on")
@@ -196,11 +196,11 @@ async def test_the_picker_lists_a_thread_and_resumes_it_with_its_history_after_a
         await ui.shows(READY)
         await ui.enter("esc echo MARK-$((40+2)) | say all that was said")
         await ui.shows(QUESTION)
-        await ui.press("y")
+        await ui.answer("y", QUESTION)
         await ui.shows("• all that was said")
     async with open_stage(reference, tmp_path) as stage, stage.ui("resume") as ui:
         await ui.shows("Resume a previous session", "esc echo MARK-$((40+2))")
-        await ui.press("Enter")
+        await ui.answer("Enter", "Resume a previous session")
         await ui.shows("Ran echo MARK-$((40+2))", "└ MARK-42", "• all that was said", READY)
         await ui.enter("say and more")
         await ui.shows("• and more")
@@ -220,8 +220,7 @@ async def test_a_thread_is_renamed_archived_brought_back_and_deleted(reference: 
             thread_id = the_thread(home)
             await ui.enter("/archive")
             await ui.shows("Archive this session?")
-            await ui.press("Down", "Enter")
-            await ui.hides("Archive this session?")
+            await ui.answer("2", "Archive this session?")
             await stage.daemon.client.wait_for("thread/archived")
         assert the_thread(home, "archived_sessions") == thread_id
         assert "The Long Way" in await stage.command("unarchive", "The Long Way")
@@ -263,13 +262,13 @@ async def test_a_question_is_shown_by_every_ui_and_answered_by_one(reference: Pa
             await one.enter("esc echo TWO-$((1+1)) | esc echo THREE-$((1+2)) | say the end")
             for ui in (one, two):
                 await ui.shows(QUESTION, "$ echo TWO-$((1+1))")
-            await two.press("y")
+            await two.answer("y", "$ echo TWO-$((1+1))")
             for ui in (one, two):
                 await ui.shows("└ TWO-2", QUESTION, "$ echo THREE-$((1+2))")
             # The third comes when the question has long been put.
             async with stage.ui("resume", the_thread(stage.daemon.home)) as three:
                 await three.shows("└ TWO-2", QUESTION, "$ echo THREE-$((1+2))")
-                await three.press("y")
+                await three.answer("y", "$ echo THREE-$((1+2))")
                 for ui in (one, two, three):
                     await ui.shows("└ THREE-3", "• the end", READY)
                     await ui.hides(QUESTION)

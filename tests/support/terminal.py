@@ -25,6 +25,7 @@ import trio
 PATIENCE = 20.0
 """Seconds until something that does not show is a failure; far above what any takes."""
 _LOOK_EVERY = 0.03
+_PRESS_AGAIN = 1.5
 _COLUMNS, _ROWS = 160, 50
 
 
@@ -42,6 +43,24 @@ class Terminal:
     async def press(self, *keys: str) -> None:
         """Press keys, named as tmux names them: Enter, Escape, Down, C-a, y."""
         await self._tmux("send-keys", *keys)
+
+    async def answer(self, key: str, question: str) -> None:
+        """Press a key until what it answers shows no more.
+
+        A program may overlook what comes just when it asks, lest somebody answers who was typing something
+        else; so one key press may not do.
+
+        Args:
+            key: see ``press``.
+            question: a text that only this question has.
+        """
+        with trio.move_on_after(PATIENCE):
+            while True:
+                await self.press(key)
+                with trio.move_on_after(_PRESS_AGAIN):
+                    await self.hides(question)
+                    return
+        raise AssertionError(f"{key} did not answer {question!r}; it shows:\n{await self.picture()}")
 
     async def enter(self, text: str) -> None:
         """Type a line and press Enter."""
