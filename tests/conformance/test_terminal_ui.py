@@ -134,6 +134,11 @@ async def open_stage(program: Path, folder: Path) -> AsyncGenerator[Stage, None]
         assert stage.refused() <= MAY_BE_REFUSED
 
 
+def finished(answer: str) -> str:
+    """What the screen has when a turn with this answer is over; until then what is typed steers it."""
+    return f"• {answer} Worked for"
+
+
 def the_thread(home: Path, below: str = "sessions") -> str:
     """The id of the one thread there."""
     [rollout] = (home / below).rglob("rollout-*.jsonl")
@@ -149,9 +154,9 @@ async def test_a_typed_prompt_shows_its_answer_while_it_is_written(reference: Pa
         await stage.model.held("one")
         assert "• first and" not in await ui.shows("• first")
         stage.model.release("one")
-        await ui.shows("• first and then the rest", READY)
+        await ui.shows(finished("first and then the rest"), READY)
         await ui.enter("say a second answer")
-        await ui.shows("• a second answer")
+        await ui.shows(finished("a second answer"))
 
 
 async def test_an_approved_command_runs_and_a_declined_one_does_not(reference: Path, tmp_path: Path) -> None:
@@ -160,14 +165,14 @@ async def test_an_approved_command_runs_and_a_declined_one_does_not(reference: P
         await ui.enter("esc echo MARK-$((40+2)) | say it was approved")
         await ui.shows(QUESTION, "$ echo MARK-$((40+2))")
         await ui.answer("y", QUESTION)
-        await ui.shows("└ MARK-42", "• it was approved")
+        await ui.shows("└ MARK-42", finished("it was approved"))
         await ui.enter("esc touch never | say not told")
         await ui.shows("$ touch never")
         await ui.answer("Escape", QUESTION)
         await ui.shows("Conversation interrupted", READY)
         assert list(stage.daemon.work.iterdir()) == []
         await ui.enter("say it goes on")
-        await ui.shows("• it goes on")
+        await ui.shows(finished("it goes on"))
 
 
 async def test_enter_steers_a_running_turn_and_escape_interrupts_one(reference: Path, tmp_path: Path) -> None:
@@ -176,13 +181,13 @@ async def test_enter_steers_a_running_turn_and_escape_interrupts_one(reference: 
         await ui.enter("hold one first thoughts")
         await ui.shows("• first")
         await ui.enter("say the other way round")
-        await ui.shows("• the other way round")
+        await ui.shows(finished("the other way round"))
         await ui.enter("hold two a long story")
         await ui.shows("• a")
         await ui.press("Escape")
         await ui.shows("Conversation interrupted", READY)
         await ui.enter("say still here")
-        await ui.shows("• still here")
+        await ui.shows(finished("still here"))
         history = await stage.daemon.client.call(
             "thread/turns/list", {"threadId": the_thread(stage.daemon.home), "sortDirection": "asc"}
         )
@@ -197,13 +202,13 @@ async def test_the_picker_lists_a_thread_and_resumes_it_with_its_history_after_a
         await ui.enter("esc echo MARK-$((40+2)) | say all that was said")
         await ui.shows(QUESTION)
         await ui.answer("y", QUESTION)
-        await ui.shows("• all that was said")
+        await ui.shows(finished("all that was said"))
     async with open_stage(reference, tmp_path) as stage, stage.ui("resume") as ui:
         await ui.shows("Resume a previous session", "esc echo MARK-$((40+2))")
         await ui.answer("Enter", "Resume a previous session")
-        await ui.shows("Ran echo MARK-$((40+2))", "└ MARK-42", "• all that was said", READY)
+        await ui.shows("Ran echo MARK-$((40+2))", "└ MARK-42", finished("all that was said"), READY)
         await ui.enter("say and more")
-        await ui.shows("• and more")
+        await ui.shows(finished("and more"))
         told = json.dumps(stage.model.requests[0].body["input"])
         assert "all that was said" in told, "the model is told what a former daemon had heard"
 
@@ -214,7 +219,7 @@ async def test_a_thread_is_renamed_archived_brought_back_and_deleted(reference: 
         async with stage.ui() as ui:
             await ui.shows(READY)
             await ui.enter("say hello there")
-            await ui.shows("• hello there")
+            await ui.shows(finished("hello there"))
             await ui.enter("/rename The Long Way")
             await ui.shows("· The Long Way", READY)
             thread_id = the_thread(home)
@@ -243,22 +248,22 @@ async def test_a_second_ui_attaches_in_the_middle_of_a_turn_and_both_show_the_re
             await two.shows("└ ONE-2", READY)
             stage.model.release("one")
             for ui in (one, two):
-                await ui.shows("• first and then the rest")
+                await ui.shows(finished("first and then the rest"))
             await two.enter("say from the second")
             for ui in (one, two):
-                await ui.shows(f"{TYPED} say from the second", "• from the second")
+                await ui.shows(f"{TYPED} say from the second", finished("from the second"))
             await one.enter("say from the first")
             for ui in (one, two):
-                await ui.shows(f"{TYPED} say from the first", "• from the first")
+                await ui.shows(f"{TYPED} say from the first", finished("from the first"))
 
 
 async def test_a_question_is_shown_by_every_ui_and_answered_by_one(reference: Path, tmp_path: Path) -> None:
     async with open_stage(reference, tmp_path) as stage, stage.ui() as one:
         await one.shows(READY)
         await one.enter("say first of all")
-        await one.shows("• first of all")
+        await one.shows(finished("first of all"))
         async with stage.ui("resume", the_thread(stage.daemon.home)) as two:
-            await two.shows("• first of all", READY)
+            await two.shows(finished("first of all"), READY)
             await one.enter("esc echo TWO-$((1+1)) | esc echo THREE-$((1+2)) | say the end")
             for ui in (one, two):
                 await ui.shows(QUESTION, "$ echo TWO-$((1+1))")
@@ -270,7 +275,7 @@ async def test_a_question_is_shown_by_every_ui_and_answered_by_one(reference: Pa
                 await three.shows("└ TWO-2", QUESTION, "$ echo THREE-$((1+2))")
                 await three.answer("y", "$ echo THREE-$((1+2))")
                 for ui in (one, two, three):
-                    await ui.shows("└ THREE-3", "• the end", READY)
+                    await ui.shows("└ THREE-3", finished("the end"), READY)
                     await ui.hides(QUESTION)
 
 
@@ -281,30 +286,30 @@ async def test_a_thread_is_forked_and_another_begun_and_both_are_in_the_picker(
         async with stage.ui() as ui:
             await ui.shows(READY)
             await ui.enter("say the beginning of both")
-            await ui.shows("• the beginning of both")
+            await ui.shows(finished("the beginning of both"))
             await ui.enter("/fork")
-            await ui.shows("Thread forked from", "• the beginning of both", READY)
+            await ui.shows("Thread forked from", finished("the beginning of both"), READY)
             await ui.enter("say only in the fork")
-            await ui.shows("• only in the fork")
+            await ui.shows(finished("only in the fork"))
             await ui.enter("/new")
             await ui.hides("only in the fork")
             await ui.shows(READY)
             await ui.enter("say something else")
-            await ui.shows("• something else")
+            await ui.shows(finished("something else"))
         listed = await stage.daemon.client.call("thread/list", {})
         assert [thread["preview"] for thread in listed["data"]].count("say the beginning of both") == 2
         [fork] = [thread for thread in listed["data"] if thread["forkedFromId"]]
         async with stage.ui("resume") as ui:
             await ui.shows("say something else", "say the beginning of both")
         async with stage.ui("resume", fork["id"]) as ui:
-            await ui.shows("• the beginning of both", "• only in the fork", READY)
+            await ui.shows(finished("the beginning of both"), finished("only in the fork"), READY)
 
 
 async def test_a_ui_whose_daemon_was_killed_goes_on_with_the_next(reference: Path, tmp_path: Path) -> None:
     async with open_stage(reference, tmp_path) as stage, stage.ui() as ui:
         await ui.shows(READY)
         await ui.enter("say before it")
-        await ui.shows("• before it")
+        await ui.shows(finished("before it"))
         await ui.enter("hold one word that is lost")
         await ui.shows("• word")
         stage.tap.server = None
@@ -313,9 +318,9 @@ async def test_a_ui_whose_daemon_was_killed_goes_on_with_the_next(reference: Pat
         async with open_daemon(tmp_path, model=stage.model, settings=SETTINGS) as successor:
             stage.tap.server = successor.url
             await ui.hides("Reconnecting to server")
-            await ui.shows("• before it", "Conversation interrupted", READY)
+            await ui.shows(finished("before it"), "Conversation interrupted", READY)
             await ui.enter("say after it")
-            await ui.shows("• after it")
+            await ui.shows(finished("after it"))
             stage.tap.server = None
 
 
@@ -335,7 +340,7 @@ async def test_without_a_flag_the_program_finds_the_daemon_of_its_home(
                 await another.shows(READY, f"{TYPED} hold one")
                 stage.model.release("one")
                 for each in (ui, another):
-                    await each.shows("• first and then the rest")
+                    await each.shows(finished("first and then the rest"))
         await stage.daemon.client.call("thread/name/set", {"threadId": thread_id, "name": "The Long Way"})
         assert "The Long Way" in await stage.command("archive", "The Long Way", home=home)
         await stage.daemon.client.wait_for("thread/archived")
@@ -347,7 +352,7 @@ async def test_a_command_in_the_background_is_shown_and_stopped(reference: Path,
         await ui.shows(READY)
         call = json.dumps({"cmd": "sleep 71", "yield_time_ms": 250})
         await ui.enter(f"call exec_command {call} | say it runs")
-        await ui.shows("• it runs", READY)
+        await ui.shows(finished("it runs"), READY)
         of_thread = {"threadId": the_thread(stage.daemon.home)}
         listed = await stage.daemon.client.call("thread/backgroundTerminals/list", of_thread)
         assert [entry["command"] for entry in listed["data"]] == ["sleep 71"]
