@@ -2,15 +2,18 @@
 
     python official_client_script.py SHIM WORK first
     python official_client_script.py SHIM WORK again THREAD_ID
+    python official_client_script.py SHIM WORK lifecycle
 
 Prints one JSON object: what the client saw.
 """
-# ruff: noqa: ANN001, ANN201
+# ruff: noqa: ANN001, ANN003, ANN201
 
 import json
 import sys
 
 from openai_codex import ApprovalMode, Codex, CodexConfig, Sandbox
+from openai_codex.errors import CodexError
+from openai_codex.generated.v2_all import SortDirection, ThreadSortKey
 
 
 def streamed(thread, text):
@@ -81,10 +84,86 @@ def again(codex, thread_id):
     }
 
 
+def ids(codex, **filters):
+    return [row.id for row in codex.thread_list(**filters).data]
+
+
+def refused(call):
+    """What the client's exception says; it must raise one."""
+    try:
+        call()
+    except CodexError as error:
+        return f"{type(error).__name__}: {error}"
+    raise AssertionError("it was not refused")
+
+
+def lifecycle(codex, work):
+    """The thread API from end to end, but for compact."""
+    full = {"sandbox": Sandbox.full_access, "approval_mode": ApprovalMode.deny_all}
+    one = codex.thread_start(cwd=work, **full)
+    one.run("say apples")
+    two = codex.thread_start(cwd=work, model="another-model", **full)
+    two.run("say pears")
+    seen = {"one": one.id, "two": two.id}
+    one.set_name("first of all")
+    seen["name"] = one.read().thread.name
+
+    order = {"sort_key": ThreadSortKey.created_at, "sort_direction": SortDirection.asc}
+    page = codex.thread_list(limit=1, **order)
+    seen["lists"] = {
+        "ascending": ids(codex, **order),
+        "first page": [row.id for row in page.data],
+        "second page": ids(codex, limit=1, cursor=page.next_cursor, **order),
+        "by term": ids(codex, search_term="pears"),
+        "by name": ids(codex, search_term="first of all"),
+        "by folder": ids(codex, cwd=work, **order),
+        "by another folder": ids(codex, cwd="/nowhere"),
+        "by provider": ids(codex, model_providers=["nobody"]),
+        "archived": ids(codex, archived=True),
+    }
+
+    fork = codex.thread_fork(one.id, include_turns=False)
+    brief = codex.thread_fork(one.id, ephemeral=True, model="third-model")
+    fork.run("say plums")
+    brief.run("say cherries")
+    seen["fork"] = {
+        "from": fork.read().thread.forked_from_id,
+        "turns": len(fork.read(include_turns=True).thread.turns),
+        "ephemeral": brief.read().thread.ephemeral,
+        "source turns": len(one.read(include_turns=True).thread.turns),
+    }
+
+    handle = two.turn("hold steered never to the end")
+    steps = handle.stream()
+    next(event for event in steps if event.method == "item/agentMessage/delta")
+    seen["steered"] = handle.steer("say steered away").turn_id == handle.id
+    done = list(steps)[-1]
+    seen["steered status"] = done.payload.turn.status.value
+    handle = two.turn("hold stopped never to the end")
+    steps = handle.stream()
+    next(event for event in steps if event.method == "item/agentMessage/delta")
+    seen["stale steer"] = refused(lambda: type(handle)(handle._client, two.id, "nope").steer("x"))
+    handle.interrupt()
+    seen["interrupted status"] = list(steps)[-1].payload.turn.status.value
+
+    codex.thread_archive(one.id)
+    seen["archived"] = [ids(codex, archived=True), one.id in ids(codex)]
+    seen["resume of archived"] = refused(lambda: codex.thread_resume(one.id))
+    seen["archive again"] = refused(lambda: codex.thread_archive(one.id))
+    back = codex.thread_unarchive(one.id)
+    seen["unarchived"] = [back.id == one.id, back.read().thread.status.root.type]
+    resumed = codex.thread_resume(one.id, model="fourth-model")
+    seen["after"] = resumed.run("say apples again").final_response
+    seen["empty name"] = refused(lambda: resumed.set_name("  "))
+    seen["unknown"] = refused(lambda: codex.thread_resume("01a1f8e9-ee21-7cc3-87b6-578ab84f94e3"))
+    return seen
+
+
 def main():
     shim, work, part, *rest = sys.argv[1:]
     with Codex(CodexConfig(codex_bin=shim, cwd=work, client_name="official")) as codex:
-        seen = first(codex, work) if part == "first" else again(codex, *rest)
+        parts = {"first": lambda: first(codex, work), "again": lambda: again(codex, *rest)}
+        seen = parts.get(part, lambda: lifecycle(codex, work))()
         seen["server"] = codex.metadata.serverInfo.version
     print(json.dumps(seen))
 

@@ -101,6 +101,45 @@ async def test_the_official_client_runs_streamed_turns_and_finds_them_again_afte
         assert all(text in said for text in ("hello from the script", "42", "the third", "and on"))
 
 
+@pytest.mark.conformance
+async def test_the_official_client_s_whole_thread_api(
+    official_client: Path, tmp_path: Path, nursery: trio.Nursery
+) -> None:
+    driver = Driver(official_client, tmp_path)
+    async with open_scripted_model(nursery) as model:
+        write_config(tmp_path / "home", model.base_url)
+        seen = await driver.run("lifecycle")
+        one, two = seen["one"], seen["two"]
+        assert seen["name"] == "first of all"
+        assert seen["lists"] == {
+            "ascending": [one, two],
+            "first page": [one],
+            "second page": [two],
+            "by term": [two],
+            "by name": [one],
+            "by folder": [one, two],
+            "by another folder": [],
+            "by provider": [],
+            "archived": [],
+        }
+        assert seen["fork"] == {"from": one, "turns": 2, "ephemeral": True, "source turns": 1}
+        assert (seen["steered"], seen["steered status"]) == (True, "completed")
+        assert "expected active turn id `nope` but found" in seen["stale steer"]
+        assert seen["interrupted status"] == "interrupted"
+        assert seen["archived"] == [[one], False]
+        assert f"session {one} is archived" in seen["resume of archived"]
+        assert f"no rollout found for thread id {one}" in seen["archive again"]
+        assert seen["unarchived"] == [True, "notLoaded"]
+        assert seen["after"] == "apples again"
+        assert "thread name must not be empty" in seen["empty name"]
+        assert "no rollout found for thread id" in seen["unknown"]
+        models = [request.body["model"] for request in model.requests]
+        assert {"another-model", "third-model", "fourth-model"} <= set(models)
+        told = json.dumps(model.requests[models.index("third-model")].body["input"])
+        assert "apples" in told
+        assert "plums" not in told
+
+
 def test_the_shim_runs_our_environment_s_program(tmp_path: Path) -> None:
     done = subprocess.run(
         [str(write_shim(tmp_path)), "--version"], capture_output=True, text=True, check=True
