@@ -12,7 +12,8 @@ from dataclasses import dataclass, replace
 
 from actors.acts import archived, no_rollout
 from actors.effects import AnswerResume, Decision, Replay, SendRequest, ShowStatus
-from actors.messages import PeerGone, Read, Resume, Started, Unsubscribe
+from actors.goals import goal_note
+from actors.messages import PeerGone, Read, ReadHistory, Resume, Started, Unsubscribe
 from actors.peer import Outgoing, Peer
 from actors.replay import ReplayRing
 from actors.state import ThreadState
@@ -20,7 +21,7 @@ from actors.views import loaded_thread, read_state_view, resume_result, start_re
 from persistence.store import ReadState, Store
 from protocol.errors import InvalidRequest, NotSupported
 from protocol.items import ThreadItem
-from protocol.notifications import ThreadNote, ThreadStarted, TokenUsageUpdated, WarningNote
+from protocol.notifications import ThreadStarted, TokenUsageUpdated, WarningNote
 from protocol.thread_methods import InitialTurnsPageParams, ThreadReadResult, TurnsPage, UnsubscribeResult
 from protocol.threads import Turn
 
@@ -141,7 +142,6 @@ def resumed(state: ThreadState, message: Resume, found: Snapshot, epoch: str) ->
     decision.effects.append(ShowStatus(after, joining=peer))
     result = resume_result(after, found.turns, found.page, found.turns_cursor, found.items_cursor)
     result.epoch = epoch
-    thread_id = state.record.id
     if found.replay is not None:
         result.replayed = True
         result.seq = message.params.after_seq or 0
@@ -152,7 +152,7 @@ def resumed(state: ThreadState, message: Resume, found: Snapshot, epoch: str) ->
     decision.effects.append(AnswerResume(message.reply, result))
     if cold or found.turns:
         _usage_again(decision, peer)
-    decision.notify("thread/goal/cleared", ThreadNote(thread_id=thread_id))
+    decision.notify(*goal_note(after))
     replay_pending(decision, after, peer)
     return decision
 
@@ -184,6 +184,21 @@ async def read(state: ThreadState, message: Read, store: Store) -> ThreadReadRes
     thread.turns = turns or []
     known = state.read_state
     return ThreadReadResult(thread=thread, read_state=None if known is None else read_state_view(known))
+
+
+async def read_history(state: ThreadState, message: ReadHistory) -> Decision:
+    """A page of the history of a loaded thread.
+
+    Raises:
+        RpcError: it has none to page through.
+    """
+    if state.ephemeral:
+        raise InvalidRequest(message.unavailable)
+    if not state.materialised:
+        raise NotSupported(message.not_yet)
+    decision = Decision(state)
+    decision.answer(message.reply, await message.read(state.turn_id))
+    return decision
 
 
 def unsubscribed(state: ThreadState, message: Unsubscribe) -> Decision:

@@ -12,10 +12,10 @@ from typing import Any, Literal
 from actors.messages import AnswerSlot
 from actors.peer import Outgoing, Peer, Reply
 from actors.state import ThreadState
-from agent.events import ApprovalAnswer, Submission, TurnJob
+from agent.events import Submission, TurnJob
 from agent.model.events import ResponseItem
 from persistence.rollout_lines import RolloutLine
-from persistence.store import ReadState
+from persistence.store import UNSET, Goal, ReadState, Unset
 from protocol.base import Wire
 from protocol.errors import RpcError
 from protocol.lifecycle_methods import ThreadForkParams
@@ -101,7 +101,7 @@ class FillSlot:
     """Let the turn go on with an answer."""
 
     slot: AnswerSlot
-    answer: ApprovalAnswer
+    answer: Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +123,13 @@ class SteerTurn:
     """Give the running turn another user message."""
 
     submission: Submission
+
+
+@dataclass(frozen=True, slots=True)
+class TellTurn:
+    """Tell the model of the running turn something before its next response."""
+
+    note: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +177,7 @@ Effect = (
     | GrowContext
     | StartTurn
     | SteerTurn
+    | TellTurn
     | CancelTurn
     | ReloadContext
     | OpenFork
@@ -188,6 +196,7 @@ class Decision:
         create: path of the rollout file when these lines are its first.
         facts: columns of the thread's row that no line tells (name, repository).
         read_state: what the user has read, when it changes.
+        goal: the goal, when it changes on disk; None removes it.
         relocate: put the rollout away, bring it back, or remove it, in the same commit.
         also: descendants that are relocated with it.
         effects: what to publish, in order.
@@ -199,6 +208,7 @@ class Decision:
     create: Path | None = None
     facts: dict[str, Any] = field(default_factory=dict)
     read_state: ReadState | None = None
+    goal: Goal | Unset | None = UNSET
     relocate: Literal["archive", "unarchive", "delete"] | None = None
     also: list[str] = field(default_factory=list)
     effects: list[Effect] = field(default_factory=list)
@@ -210,7 +220,7 @@ class Decision:
     @property
     def durable(self) -> bool:
         """Whether there is anything to commit."""
-        return bool(self.lines or self.facts or self.relocate or self.read_state)
+        return bool(self.lines or self.facts or self.relocate or self.read_state) or self.goal is not UNSET
 
     def show_status(self) -> None:
         """Add the status as it is in ``state`` at this point of the list."""

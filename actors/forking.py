@@ -74,6 +74,7 @@ class Fork(OnStoredThread):
             record=record,
             settings=state.settings,
             ephemeral=True,
+            dynamic_tools=state.dynamic_tools,
             usage=state.usage,
             usage_turn=state.usage_turn,
             interrupted_before=state.turn is not None or state.interrupted_before,

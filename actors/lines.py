@@ -15,6 +15,7 @@ from actors.state import RunningTurn, Settings, ThreadState
 from actors.views import thread_settings
 from agent.events import ItemCompleted
 from agent.model.events import ResponseItem
+from agent.tools.dynamic_tools import recorded
 from persistence import rollout_lines as make
 from persistence.store import ReadState
 from protocol.threads import TokenUsage, TurnError, TurnStatus
@@ -43,6 +44,7 @@ def materialise(decision: Decision, now: int, revision: str) -> None:
             base_instructions=state.settings.turn.base_instructions,
             git=record.git,
             forked_from_id=record.forked_from_id,
+            dynamic_tools=recorded(state.dynamic_tools),
         )
     )
 

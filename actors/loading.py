@@ -5,15 +5,20 @@ The model context is not read here: only the next turn needs it, and a watcher n
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from actors.acts import no_rollout
 from actors.state import ThreadState
 from actors.thread_settings import settings_from
+from agent.tools.dynamic_tools import from_record
 from persistence.config import Config
 from persistence.store import Store
 from protocol.errors import InvalidRequest
 from protocol.thread_methods import ThreadResumeParams, ThreadStartOverrides
+
+Load = Callable[[ThreadStartOverrides | None], Awaitable[ThreadState]]
+"""Reads a thread's state from disk, with the overrides of a resume or without."""
 
 
 async def load_thread(
@@ -53,6 +58,8 @@ async def load_thread(
         usage_turn=found.last_turn_id,
         read_state=await store.read_state(thread_id),
         announced=False,
+        dynamic_tools=from_record(found.session_meta.get("dynamic_tools")),
+        goal=await store.goal(thread_id),
     )
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from actors.peer import Peer, Reply
-from agent.events import ApprovalAnswer, CommandApproval, TurnEvent, TurnOutcome
+from agent.events import Question, TurnEvent, TurnOutcome
 from protocol.base import Wire
 from protocol.errors import RpcError
 from protocol.lifecycle_methods import ThreadForkParams
@@ -113,22 +113,21 @@ class TurnPosted:
 
 
 class AnswerSlot:
-    """Where a turn waits for the answer to its question."""
+    """Where a turn waits for the answer to its question. What kind it is, the question says."""
 
     def __init__(self) -> None:
         self._event = trio.Event()
-        self._answer: ApprovalAnswer | None = None
+        self._answer: Any = None
 
-    def fill(self, answer: ApprovalAnswer) -> None:
+    def fill(self, answer: Any) -> None:
         """Give the answer; the turn goes on. At most once."""
-        assert self._answer is None, "a question is answered once"
+        assert not self._event.is_set(), "a question is answered once"
         self._answer = answer
         self._event.set()
 
-    async def wait(self) -> ApprovalAnswer:
+    async def wait(self) -> Any:
         """The answer, however long it takes."""
         await self._event.wait()
-        assert self._answer is not None
         return self._answer
 
 
@@ -137,7 +136,7 @@ class TurnAsked:
     """A question of a turn, with the slot it waits at."""
 
     turn_id: str
-    question: CommandApproval
+    question: Question[Any]
     slot: AnswerSlot
 
 
@@ -157,6 +156,16 @@ class Answered:
     request_id: int
     result: Any
     failed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Unattended:
+    """Nobody was there to answer what is pending for as long as the policy waits."""
+
+
+@dataclass(frozen=True, slots=True)
+class GoalDue:
+    """The thread is idle and has an active goal: it is time for its next turn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,6 +205,8 @@ Message = (
     | TurnAsked
     | TurnEnded
     | Answered
+    | Unattended
+    | GoalDue
     | Perform
     | DropRuntime
     | Leave

@@ -12,10 +12,10 @@ from typing import Any
 
 from actors.messages import AnswerSlot
 from actors.peer import Peer
-from agent.events import CommandApproval, Submission, TurnSettings, UsageKnown
-from persistence.store import ReadState, ThreadRecord
+from agent.events import OfferedTool, Question, Submission, TurnSettings, UsageKnown
+from persistence.store import Goal, ReadState, ThreadRecord
+from protocol.base import Wire
 from protocol.items import AgentMessageItem
-from protocol.server_requests import CommandApprovalParams
 from protocol.threads import (
     Active,
     ActiveFlag,
@@ -45,6 +45,12 @@ class RunningTurn:
     """Of this turn only; it must outlive a restart of the turn's task."""
     untaken: tuple[Submission, ...] = ()
     """User messages that were accepted and are not in the transcript yet."""
+    for_goal: bool = False
+    """The goal was active at some moment of it: what it costs counts."""
+    called_tool: bool = False
+    """The model has called a tool in it."""
+    continues_goal: bool = False
+    """The daemon has started it by itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,11 +63,11 @@ class PendingRequest:
     request_id: int
     turn_id: str
     method: str
-    params: CommandApprovalParams
-    question: CommandApproval
+    params: Wire
+    question: Question[Any]
     slot: AnswerSlot
+    flag: ActiveFlag | None
     asked: frozenset[int] = frozenset()
-    flag: ActiveFlag = "waitingOnApproval"
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +100,9 @@ class ThreadState:
         read_state: what the user has read; None until there is a rollout.
         announced: clients know that the thread is loaded. One that was loaded only to be renamed or
             archived is not, and counts as not loaded everywhere.
+        dynamic_tools: the tools that its clients serve.
+        goal: what the thread works towards, with what was used for it so far.
+        idle_goal_turns: how many turns of the goal in a row have called no tool.
     """
 
     record: ThreadRecord
@@ -111,6 +120,9 @@ class ThreadState:
     announced: bool = True
     base_instructions: str | None = None
     raw_events: bool = False
+    dynamic_tools: tuple[OfferedTool, ...] = ()
+    goal: Goal | None = None
+    idle_goal_turns: int = 0
 
     @property
     def status(self) -> ThreadStatus:
@@ -120,10 +132,15 @@ class ThreadState:
         if self.turn is not None:
             flags: list[ActiveFlag] = []
             for request in self.pending:
-                if request.flag not in flags:
+                if request.flag is not None and request.flag not in flags:
                     flags.append(request.flag)
             return Active(active_flags=flags)
         return SystemErrorStatus() if self.failed else Idle()
+
+    @property
+    def turn_id(self) -> str | None:
+        """The running turn's id."""
+        return None if self.turn is None else self.turn.id
 
     @property
     def path(self) -> Path | None:

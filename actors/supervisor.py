@@ -37,13 +37,15 @@ from actors.messages import (
 )
 from actors.peer import Outgoing, Peer, Reply
 from actors.put_aside import PutAside
+from actors.refusals import refuse
 from actors.residency import ResidentRuntimes
 from actors.state import ThreadState
 from actors.step import StepContext, draining_error
-from actors.thread_actor import ThreadActor, refuse
+from actors.thread_actor import ThreadActor
 from actors.thread_settings import settings_from
 from actors.turn_task import TurnRunner
 from agent.model.events import ResponseItem
+from agent.tools.dynamic_tools import offered
 from persistence.config import Config
 from persistence.home import Home
 from persistence.rollout_files import rollout_path, thread_of
@@ -136,6 +138,10 @@ class Supervisor:
         if self._draining:
             raise draining_error()
         settings, warnings = settings_from(self.config, params, self._server_cwd)
+        try:
+            dynamic_tools = offered(params.dynamic_tools or ())
+        except ValueError as error:
+            raise InvalidRequest(str(error)) from None
         now = self.runtime.now_ms()
         thread_id = self.runtime.new_id()
         record = ThreadRecord(
@@ -160,7 +166,12 @@ class Supervisor:
             forked_from_id=None,
             parent_thread_id=None,
         )
-        state = ThreadState(record=record, settings=settings, ephemeral=bool(params.ephemeral))
+        state = ThreadState(
+            record=record,
+            settings=settings,
+            ephemeral=bool(params.ephemeral),
+            dynamic_tools=dynamic_tools,
+        )
         actor = self._new_actor(thread_id, initial=state)
         actor.mailbox.put_always(Started(reply, tuple(warnings)))
 
@@ -443,6 +454,7 @@ class Supervisor:
             self._step,
             self._new_runner(),
             unload_after=self.config.thread_unload_delay_secs,
+            unattended=self.config.unattended,
             runtime_idle=self.config.limits.runtime_idle_secs,
             mailbox_capacity=self.config.limits.mailbox_length,
             seq_floor=self._seq_floor,

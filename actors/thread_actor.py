@@ -20,13 +20,14 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Protocol
+from collections.abc import Sequence
+from functools import partial
 
 import trio
 
-from actors import attach, questions, turn_events, turns
+from actors import attach, goals, questions, turn_events, turns
 from actors.acts import ActContext
+from actors.deadlines import Deadlines
 from actors.effects import (
     Answer,
     AnswerResume,
@@ -41,11 +42,14 @@ from actors.effects import (
     ShowGone,
     StartTurn,
     SteerTurn,
+    TellTurn,
 )
+from actors.loading import Load
 from actors.mailbox import Mailbox
 from actors.messages import (
     Answered,
     DropRuntime,
+    GoalDue,
     Leave,
     Message,
     PeerGone,
@@ -61,87 +65,32 @@ from actors.messages import (
     TurnPosted,
     TurnStart,
     TurnSteer,
+    Unattended,
     Unsubscribe,
 )
 from actors.peer import Outgoing, Peer
 from actors.publisher import Publisher
+from actors.refusals import missing, refuse
 from actors.residency import Residency
 from actors.state import ThreadState, change_record
 from actors.step import StepContext
+from actors.thread_host import ThreadHost
 from actors.turn_task import TurnRunner, TurnTask
-from agent.events import ItemCompleted, ItemDelta
+from agent.events import GoalReport, ItemCompleted, ItemDelta
 from agent.git_info import read_git_info
 from agent.model.events import ResponseItem
 from agent.prompt import completed_message
+from persistence.config import Unattended as UnattendedPolicy
 from persistence.errors import StoreError
 from persistence.store import Batch, Store
-from protocol.errors import InternalError, InvalidRequest, NotSupported, RpcError
+from protocol.errors import InternalError, InvalidRequest, RpcError
 from protocol.thread_methods import ThreadStartOverrides
-from protocol.threads import NotLoaded, SystemErrorStatus, ThreadStatus, TurnError
+from protocol.threads import NotLoaded, SystemErrorStatus, TurnError
 
 log = logging.getLogger(__name__)
 
 LAST_STEP_SECONDS = 5.0
 """How long a broken actor may take to record the end of its turn."""
-
-
-class ThreadHost(Protocol):
-    """What an actor needs of its supervisor."""
-
-    def broadcast(self, message: Outgoing, *, besides: Sequence[Peer] = ()) -> None:
-        """Send to every initialised connection that is not one of ``besides``."""
-        ...
-
-    def own_request(self, request_id: int, actor: ThreadActor) -> None:
-        """Route the answers to this server request to this actor."""
-        ...
-
-    def forget_request(self, request_id: int) -> None:
-        """The request is settled."""
-        ...
-
-    def retire(self, actor: ThreadActor) -> bool:
-        """Take the actor out of service, unless messages wait for it; says whether it did."""
-        ...
-
-    def leave(self, actor: ThreadActor) -> None:
-        """Take the actor out of service; what waits for it goes to its next incarnation."""
-        ...
-
-    def announce_closed(self, thread_id: str, status: ThreadStatus | None) -> None:
-        """Tell everybody that the thread is not loaded any more; ``status`` None: they know it already."""
-        ...
-
-    def open_fork(self, fork: OpenFork, source_id: str) -> None:
-        """Start a thread that was just made from another, and give it its first message."""
-        ...
-
-    def turn_over(self) -> None:
-        """A turn ended: a draining daemon may be able to leave now."""
-        ...
-
-    def runtime_used(self, actor: ThreadActor) -> None:
-        """The actor holds a runtime and has used it just now."""
-        ...
-
-    def runtime_dropped(self, actor: ThreadActor) -> None:
-        """The actor holds no runtime any more."""
-        ...
-
-    async def clear_away(self, actor: ThreadActor, thread_ids: list[str]) -> list[str]:
-        """End the actors of these threads, wait until they are gone, and keep others from loading.
-
-        Gives the ids of those that the actor's act may take along.
-        """
-        ...
-
-    def give_back(self, actor: ThreadActor) -> None:
-        """The actor's act is over: what it has cleared away may be loaded again."""
-        ...
-
-
-Load = Callable[[ThreadStartOverrides | None], Awaitable[ThreadState]]
-"""Reads the thread's state from disk, with the overrides of a resume or without."""
 
 
 class ThreadActor:
@@ -163,6 +112,7 @@ class ThreadActor:
         runner: TurnRunner,
         *,
         unload_after: float,
+        unattended: UnattendedPolicy,
         runtime_idle: float,
         mailbox_capacity: int,
         seq_floor: int,
@@ -181,7 +131,7 @@ class ThreadActor:
         self._runner = runner
         self._load = load
         self._loaded_with: ThreadStartOverrides | None = None
-        self._unload_after = unload_after
+        self._deadlines = Deadlines(unload_after, unattended)
         self._residency = Residency(runtime_idle)
         # The model context; None until the first turn needs it. Invariant: grows only by GrowContext.
         self._context: list[ResponseItem] | None = list(context) if initial is not None else None
@@ -192,7 +142,8 @@ class ThreadActor:
         self._nursery: trio.Nursery | None = None
         shown = NotLoaded() if initial is None else initial.status
         self._publisher = Publisher(thread_id, step, self, seq_floor, shown)
-        self._acts = ActContext(step, store, self._model_context, self._clear_away, self._unseen)
+        clear_away = partial(host.clear_away, self)
+        self._acts = ActContext(step, store, self._model_context, clear_away, self._unseen)
 
     @property
     def seq(self) -> int:
@@ -238,27 +189,25 @@ class ThreadActor:
     async def _serve(self) -> None:
         if self._load is not None and not await self._load_first(self._load):
             return
-        quiet_since = trio.current_time()
+        self._deadlines.handled()
         while not self._ending:
-            unload_at = self._unload_at(quiet_since)
-            message = await self.mailbox.get(min(unload_at, self._residency.deadline()))
-            if isinstance(message, DropRuntime) or (message is None and trio.current_time() < unload_at):
+            due = self._deadlines.next(self.state, self._residency, draining=self._step.draining())
+            message = await self.mailbox.get(due.at)
+            if isinstance(message, DropRuntime) or (message is None and due.what == "runtime"):
                 self._drop_runtime()
             elif message is not None:
                 await self._handle(message)
-                quiet_since = trio.current_time()
+                self._deadlines.handled()
+            elif due.what == "unattended":
+                await self._handle(Unattended())
+            elif due.what == "goal":
+                self._deadlines.goal_tried()
+                await self._handle(GoalDue())
             elif self._host.retire(self):
                 if self.state is not None and self.state.announced:
                     self._host.announce_closed(self.thread_id, NotLoaded())
                 return
         self._host.leave(self)
-
-    def _unload_at(self, quiet_since: float) -> float:
-        state = self.state
-        if state is None or state.turn is not None or state.subscribers:
-            return math.inf
-        # A thread that nobody knows as loaded came for one act: it leaves as soon as nothing waits.
-        return quiet_since + (self._unload_after if state.announced else 0)
 
     # -- the runtime; see ``actors.residency`` -----------------------------------------------------------
 
@@ -309,7 +258,7 @@ class ThreadActor:
             self.state = await load(overrides)
             self._loaded_with = overrides
         except InvalidRequest as error:
-            return _missing(message, self.thread_id) or error
+            return missing(message, self.thread_id) or error
         except RpcError as error:
             return error
         except Exception:
@@ -375,7 +324,7 @@ class ThreadActor:
             log.error("thread %s: a step was not recorded: %s", self.thread_id, error)
             await self._unmake(message)
             self._refuse(message, InternalError(str(error)))
-            if isinstance(message, Perform) and decision.state.turn is self.state.turn:
+            if isinstance(message, Perform) and decision.state.turn_id == self.state.turn_id:
                 # It had nothing to do with the running turn, which has lost nothing by it.
                 return
             decision = await self._broken(f"the turn could not be recorded: {error}")
@@ -402,6 +351,7 @@ class ThreadActor:
                     create=decision.create,
                     facts=decision.facts,
                     read_state=decision.read_state,
+                    goal=decision.goal,
                     relocate=decision.relocate,
                     also=decision.also,
                     now_ms=self._step.now_ms,
@@ -425,6 +375,7 @@ class ThreadActor:
 
     def _adopt(self, decision: Decision) -> None:
         had_turn = self.state is not None and self.state.turn is not None
+        self._deadlines.adopted(self.state, decision.state)
         self.state = decision.state
         for effect in decision.effects:
             if isinstance(effect, Answer | AnswerResume | Refuse):
@@ -459,17 +410,23 @@ class ThreadActor:
                 over = message.outcome is not None and message.outcome.is_final
                 unseen = await self._unseen() if over else []
                 return turns.ended(state, message, step, left, self._context or [], unseen)
+            case TurnAsked(question=GoalReport() as report):
+                return goals.asked(state, message, report, step)
             case TurnAsked():
                 return questions.asked(state, message, step)
             case Answered():
                 return questions.answered(state, message)
+            case Unattended():
+                return questions.unattended(state, self._deadlines.policy)
+            case GoalDue():
+                return turns.continue_goal(state, step, await self._model_context())
             case Resume():
                 return await self._resume(state, message)
             case Read():
                 result = await attach.read(state, message, self._store)
                 return Decision(state, effects=[Answer(message.reply, result)])
             case ReadHistory():
-                return await self._read_history(state, message)
+                return await attach.read_history(state, message)
             case Started():
                 return await attach.started(state, message, self._store, step.runtime.new_id())
             case Unsubscribe():
@@ -498,9 +455,6 @@ class ThreadActor:
         )
         return attach.resumed(state, message, found, epoch)
 
-    async def _clear_away(self, thread_ids: list[str]) -> list[str]:
-        return await self._host.clear_away(self, thread_ids)
-
     async def _unseen(self) -> list[ItemCompleted]:
         """What the running turn was told and is not in the transcript yet."""
         turn = None if self.state is None else self.state.turn
@@ -508,14 +462,6 @@ class ThreadActor:
             return []
         now = self._step.now_ms
         return [await completed_message(each, now) for each in turn.untaken]
-
-    async def _read_history(self, state: ThreadState, message: ReadHistory) -> Decision:
-        if state.ephemeral:
-            raise InvalidRequest(message.unavailable)
-        if not state.materialised:
-            raise NotSupported(message.not_yet)
-        value = await message.read(state.turn.id if state.turn is not None else None)
-        return Decision(state, effects=[Answer(message.reply, value)])
 
     async def _model_context(self) -> list[ResponseItem]:
         if self._context is None:
@@ -540,6 +486,9 @@ class ThreadActor:
             case SteerTurn(submission=submission):
                 assert self._task is not None
                 self._task.steer(submission)
+            case TellTurn(note=note):
+                if self._task is not None:
+                    self._task.tell(note)
             case CancelTurn(turn_id=turn_id):
                 if self._task is not None and self._task.turn_id == turn_id:
                     self._task.cancel()
@@ -549,27 +498,3 @@ class ThreadActor:
                 self._ending = True
             case _:
                 raise AssertionError(f"nobody carries out {effect!r}")
-
-
-def _missing(message: Message, thread_id: str) -> RpcError | None:
-    """What a request calls a thread that is nowhere, if it has its own words for it."""
-    match message:
-        case Perform():
-            return message.act.missing(thread_id)
-        case Read():
-            return InvalidRequest(f"thread not loaded: {thread_id}")
-        case ReadHistory():
-            return message.missing
-        case _:
-            return None
-
-
-def refuse(message: Message, error: RpcError) -> None:
-    """Answer a message that will not be handled; one that nobody asked is dropped."""
-    match message:
-        case Started() | Resume() | Read() | ReadHistory() | Unsubscribe() | Perform():
-            message.reply.error(error)
-        case TurnStart() | TurnSteer() | TurnInterrupt():
-            message.reply.error(error)
-        case _:
-            pass

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from actors import goals
 from actors import lines as rollout
 from actors.effects import Decision, GrowContext
 from actors.messages import TurnPosted
 from actors.state import ThreadState, add_usage, change_record
 from actors.step import StepContext
+from agent.context import CALLS
 from agent.events import (
     ContextAppended,
     ContextWindowFilled,
@@ -25,6 +27,8 @@ from agent.events import (
     TurnWarning,
     UsageKnown,
 )
+from agent.model.events import ResponseItem
+from agent.tools.goal_tools import GOAL_TOOLS
 from protocol.base import Wire
 from protocol.items import AgentMessageItem, UserMessageItem
 from protocol.notifications import (
@@ -74,6 +78,8 @@ def posted(state: ThreadState, message: TurnPosted, step: StepContext) -> Decisi
             )
         case ContextAppended(items=items):
             rollout.context_grew(decision, state, items, step.now_ms)
+            if not turn.called_tool and any(is_work(item) for item in items):
+                decision.state = replace(state, turn=replace(turn, called_tool=True))
             decision.effects.append(GrowContext(items))
         case UsageKnown():
             decision.state = replace(state, turn=replace(turn, uncounted=event))
@@ -129,6 +135,7 @@ def count_usage(decision: Decision, usage: TokenCounts, response_id: str, step: 
     state = decision.state
     new = add_usage(state.usage, usage, state.settings.context_window)
     _show_usage(decision, new, response_id, step)
+    goals.counted(decision, usage, step)
 
 
 def _show_usage(decision: Decision, usage: TokenUsage, response_id: str | None, step: StepContext) -> None:
@@ -140,6 +147,11 @@ def _show_usage(decision: Decision, usage: TokenUsage, response_id: str | None, 
         "thread/tokenUsage/updated",
         TokenUsageUpdated(thread_id=state.record.id, turn_id=turn.id, token_usage=usage),
     )
+
+
+def is_work(item: ResponseItem) -> bool:
+    """Whether the model does something with it: calls a tool, other than those about its goal."""
+    return item.get("type") in CALLS and item.get("name") not in GOAL_TOOLS
 
 
 def delta_note(thread_id: str, turn_id: str, event: ItemDelta) -> tuple[str, Wire]:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import logging
-from typing import Protocol
+from typing import Protocol, cast
 
 import trio
 
 from actors.mailbox import Mailbox
 from actors.messages import AnswerSlot, Message, TurnAsked, TurnEnded, TurnPosted
 from agent.events import (
-    ApprovalAnswer,
-    CommandApproval,
+    A,
+    ApprovalFailed,
+    Question,
     Submission,
     TurnEvent,
     TurnJob,
@@ -87,6 +88,10 @@ class TurnTask:
         left, self._control.unconsumed = self._control.unconsumed, []
         return left
 
+    def tell(self, note: str) -> None:
+        """Tell the model something before its next response in this turn, if there is one."""
+        self._control.notes.append(note)
+
     def cancel(self) -> None:
         """Stop the turn; it posts nothing more that counts."""
         self._scope.cancel()
@@ -102,7 +107,8 @@ class _Port:
     async def post(self, event: TurnEvent) -> None:
         await self._mailbox.post(TurnPosted(self._turn_id, event))
 
-    async def ask(self, question: CommandApproval) -> ApprovalAnswer:
+    async def ask(self, question: Question[A]) -> A | ApprovalFailed:
         slot = AnswerSlot()
         await self._mailbox.post(TurnAsked(self._turn_id, question, slot))
-        return await slot.wait()
+        # What a question may be answered with is the business of the actor's table of kinds.
+        return cast("A | ApprovalFailed", await slot.wait())

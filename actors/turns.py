@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Literal
 
+from actors import goals
 from actors import lines as rollout
 from actors.effects import (
     Answer,
@@ -128,12 +129,39 @@ def start(state: ThreadState, message: TurnStart, step: StepContext, context: li
             _told(state, state.turn, submission), _accepted(message, state.turn.id), SteerTurn(submission)
         )
 
-    now = step.now_ms
     settings = overridden(state.settings, params)
     submissions = [submission] if params.input else []
     turn = RunningTurn(
-        step.runtime.new_id(), now, output_schema=params.output_schema, untaken=tuple(submissions)
+        step.runtime.new_id(),
+        step.now_ms,
+        output_schema=params.output_schema,
+        untaken=tuple(submissions),
+        for_goal=state.goal is not None and state.goal.status == "active",
     )
+    return _begin(state, turn, settings, step, context, accepted=_accepted(message, turn.id))
+
+
+def continue_goal(state: ThreadState, step: StepContext, context: list[ResponseItem]) -> Decision:
+    """The next turn towards the goal, if this is still the moment for it."""
+    goal = state.goal
+    if step.draining() or state.turn is not None or goal is None or goal.status != "active":
+        return Decision(state)
+    turn = RunningTurn(step.runtime.new_id(), step.now_ms, for_goal=True, continues_goal=True)
+    return _begin(state, turn, state.settings, step, context, note=goals.continuation(goal))
+
+
+def _begin(
+    state: ThreadState,
+    turn: RunningTurn,
+    settings: Settings,
+    step: StepContext,
+    context: list[ResponseItem],
+    *,
+    accepted: Answer | None = None,
+    note: str | None = None,
+) -> Decision:
+    """Fill the slot: the lines, the answer to who asked for it, the notifications, the task."""
+    now = turn.started_at_ms
     after = replace(state, settings=settings, turn=turn, failed=False, interrupted_before=False)
     after = change_record(
         after,
@@ -150,22 +178,29 @@ def start(state: ThreadState, message: TurnStart, step: StepContext, context: li
             "thread/settings/updated",
             SettingsUpdated(thread_id=state.record.id, thread_settings=thread_settings(settings)),
         )
-    decision.effects.append(_accepted(message, turn.id))
+    if accepted is not None:
+        decision.effects.append(accepted)
     decision.show_status()
     decision.notify("turn/started", _turn_note(after, turn, "inProgress"))
-    decision.effects.append(
-        StartTurn(
-            TurnJob(
-                thread_id=state.record.id,
-                turn_id=turn.id,
-                submissions=submissions,
-                context=list(context),
-                settings=replace(settings.turn, output_schema=params.output_schema),
-                interrupted_before=state.interrupted_before,
-            )
-        )
-    )
+    job = _job(after, turn, list(turn.untaken), context)
+    job.interrupted_before = state.interrupted_before
+    job.opening_note = note
+    decision.effects.append(StartTurn(job))
     return decision
+
+
+def _job(
+    state: ThreadState, turn: RunningTurn, submissions: list[Submission], context: list[ResponseItem]
+) -> TurnJob:
+    return TurnJob(
+        thread_id=state.record.id,
+        turn_id=turn.id,
+        submissions=submissions,
+        context=list(context),
+        settings=replace(state.settings.turn, output_schema=turn.output_schema),
+        dynamic_tools=state.dynamic_tools,
+        has_goal=state.goal is not None,
+    )
 
 
 def _accepted(message: TurnStart, turn_id: str) -> Answer:
@@ -245,17 +280,7 @@ def ended(
     elif outcome.error is not None:
         _close(decision, "fail", step, outcome.error, unseen=unseen)
     elif unconsumed:
-        decision.effects.append(
-            StartTurn(
-                TurnJob(
-                    thread_id=state.record.id,
-                    turn_id=turn.id,
-                    submissions=unconsumed,
-                    context=list(context),
-                    settings=replace(state.settings.turn, output_schema=turn.output_schema),
-                )
-            )
-        )
+        decision.effects.append(StartTurn(_job(state, turn, unconsumed, context)))
     else:
         _close(decision, "complete", step)
     return decision
@@ -272,7 +297,7 @@ def shut_down(state: ThreadState, step: StepContext, unseen: Unseen = ()) -> Dec
     """Interrupt the running turn, if there is one, because the daemon or the thread ends."""
     decision = Decision(state)
     if state.turn is not None:
-        _close(decision, "interrupt", step, unseen=unseen)
+        _close(decision, "interrupt", step, unseen=unseen, suspended=True)
     return decision
 
 
@@ -305,8 +330,13 @@ def _close(
     step: StepContext,
     error: TurnError | None = None,
     unseen: Unseen = (),
+    *,
+    suspended: bool = False,
 ) -> None:
-    """End the running turn: its terminal line, its status, its one turn/completed (rule 2)."""
+    """End the running turn: its terminal line, its status, its one turn/completed (rule 2).
+
+    ``suspended``: because the daemon or the thread leaves; nobody wanted it.
+    """
     for message in unseen:
         _into_transcript(decision, message, step)
     _count_rest(decision, step)
@@ -327,6 +357,7 @@ def _close(
     decision.fsync = True
     rollout.turn_ended(decision, after, turn, status, error, now)
     thread_id = state.record.id
+    goals.turn_over(decision, turn, status, error, step, suspended=suspended)
     if status == "completed":
         turn_unread(decision, turn.id, step.runtime.new_id())
     else:

@@ -12,8 +12,8 @@ from collections.abc import Iterable
 from agent.model.events import ResponseItem
 
 ABORTED = "aborted"
-_CALLS = {"function_call": "function_call_output", "custom_tool_call": "custom_tool_call_output"}
-_OUTPUTS = frozenset(_CALLS.values())
+CALLS = {"function_call": "function_call_output", "custom_tool_call": "custom_tool_call_output"}
+_OUTPUTS = frozenset(CALLS.values())
 
 
 def user_message(parts: list[ResponseItem]) -> ResponseItem:
@@ -31,7 +31,7 @@ def input_text(text: str) -> ResponseItem:
     return {"type": "input_text", "text": text}
 
 
-def call_output(call_id: str, output: str, *, custom: bool = False) -> ResponseItem:
+def call_output(call_id: str, output: str | list[ResponseItem], *, custom: bool = False) -> ResponseItem:
     """The answer to a tool call."""
     kind = "custom_tool_call_output" if custom else "function_call_output"
     return {"type": kind, "call_id": call_id, "output": output}
@@ -60,10 +60,10 @@ def mended(context: Iterable[ResponseItem]) -> list[ResponseItem]:
         if kind in _OUTPUTS:
             if position in answers:
                 result.append(item)
-        elif kind in _CALLS:
+        elif kind in CALLS:
             result.append(item)
             if position not in answered:
-                result.append({"type": _CALLS[kind], "call_id": item.get("call_id"), "output": ABORTED})
+                result.append({"type": CALLS[kind], "call_id": item.get("call_id"), "output": ABORTED})
         elif kind != "reasoning" or _leads_on(items, position):
             result.append(item)
     return result
@@ -78,7 +78,7 @@ def _pairs(items: list[ResponseItem]) -> tuple[set[int], set[int]]:
     answers: set[int] = set()
     waiting: dict[object, list[int]] = {}
     for position, item in enumerate(items):
-        if item.get("type") in _CALLS:
+        if item.get("type") in CALLS:
             waiting.setdefault(item.get("call_id"), []).append(position)
         elif item.get("type") in _OUTPUTS and waiting.get(item.get("call_id")):
             answered.add(waiting[item.get("call_id")].pop())

@@ -7,12 +7,14 @@ an event into rollout lines, notifications and changes of its own state.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from dataclasses import dataclass
+from typing import Any, Generic, Literal, Protocol, TypeVar
 
 from agent.model.events import ResponseItem
-from protocol.items import CommandExecutionItem, ThreadItem
-from protocol.server_requests import Decision
+from protocol.dynamic_tools import DynamicToolCallResult, DynamicToolFunction
+from protocol.goal_methods import GoalStatus
+from protocol.items import CommandExecutionItem, DynamicToolCallItem, ThreadItem
+from protocol.server_requests import Decision, UserInputQuestion, UserInputResult
 from protocol.settings import ApprovalPolicy, ReasoningEffort, ReasoningSummary, SandboxPolicy
 from protocol.threads import TokenCounts, TurnError
 from protocol.user_input import UserInput
@@ -122,8 +124,17 @@ TurnEvent = (
 )
 
 
+A = TypeVar("A")
+
+
+class Question(Generic[A]):
+    """What a turn asks its actor. ``A`` is what a good answer is."""
+
+    __slots__ = ()
+
+
 @dataclass(frozen=True, slots=True)
-class CommandApproval:
+class CommandApproval(Question[Decision]):
     """Ask the user about a command. The actor shows ``item`` as started together with the question."""
 
     item: CommandExecutionItem
@@ -134,10 +145,36 @@ class CommandApproval:
 
 
 @dataclass(frozen=True, slots=True)
+class UserQuestions(Question[UserInputResult]):
+    """Ask the user to choose or to say something. Clients see no item of it; ``call_id`` names the call."""
+
+    call_id: str
+    questions: list[UserInputQuestion]
+
+
+@dataclass(frozen=True, slots=True)
+class ClientToolCall(Question[DynamicToolCallResult]):
+    """Let a client run its tool. The actor shows ``item`` as started together with the question."""
+
+    item: DynamicToolCallItem
+
+
+@dataclass(frozen=True, slots=True)
+class GoalReport(Question[str]):
+    """Read the thread's goal, or (``status``) say how it stands. The actor itself answers, with JSON text."""
+
+    status: GoalStatus | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class ApprovalFailed:
-    """The client answered with an error or nonsense: the command fails, the turn goes on."""
+    """There is no answer that can be used: the client sent an error or nonsense, or nobody was there.
+
+    What was asked for fails and the turn goes on, unless ``ends_turn``.
+    """
 
     message: str
+    ends_turn: bool = False
 
 
 ApprovalAnswer = Decision | ApprovalFailed
@@ -166,7 +203,7 @@ class TurnPort(Protocol):
         """Hand over one event; waits while the mailbox is full. Cancelled: not handed over."""
         ...
 
-    async def ask(self, question: CommandApproval) -> ApprovalAnswer:
+    async def ask(self, question: Question[A], /) -> A | ApprovalFailed:
         """Ask and wait for the answer, however long that takes. Cancelled: the question is withdrawn."""
         ...
 
@@ -189,6 +226,14 @@ class TurnSettings:
     approved_prefixes: tuple[tuple[str, ...], ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class OfferedTool:
+    """A tool that clients serve; ``namespace`` None: it belongs to none."""
+
+    namespace: str | None
+    tool: DynamicToolFunction
+
+
 @dataclass(slots=True)
 class TurnJob:
     """Everything a turn starts from.
@@ -199,6 +244,9 @@ class TurnJob:
         context: the model context so far; the turn may append to this list (it is the turn's own copy).
         settings: see ``TurnSettings``.
         interrupted_before: the previous turn was interrupted: the model is told so.
+        dynamic_tools: the tools that clients serve.
+        has_goal: the thread works towards a goal; the model may say how it stands.
+        opening_note: what the model is told first, unseen by the user: why there is a turn without a message.
     """
 
     thread_id: str
@@ -207,4 +255,6 @@ class TurnJob:
     context: list[ResponseItem]
     settings: TurnSettings
     interrupted_before: bool = False
-    extra_tools: list[dict[str, Any]] = field(default_factory=list)
+    dynamic_tools: tuple[OfferedTool, ...] = ()
+    has_goal: bool = False
+    opening_note: str | None = None

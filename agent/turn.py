@@ -25,7 +25,7 @@ from contextlib import AbstractAsyncContextManager, contextmanager
 
 import trio
 
-from agent.context import call_output, mended, message_text
+from agent.context import call_output, input_text, mended, message_text, user_message
 from agent.events import (
     ContextAppended,
     ContextWindowFilled,
@@ -56,7 +56,9 @@ from agent.model.events import (
 )
 from agent.prompt import completed_message, instructions, opening
 from agent.tools.command_policy import Grants
-from agent.tools.toolset import ToolCall, ToolSet, ToolTurn
+from agent.tools.dynamic_tools import DynamicTool, model_name
+from agent.tools.goal_tools import GetGoal, UpdateGoal
+from agent.tools.toolset import Tool, ToolCall, ToolSet, ToolTurn
 from protocol.errors import TurnFailure
 from protocol.items import AgentMessageItem, ReasoningItem, ThreadItem
 from protocol.runtime import Runtime
@@ -80,10 +82,13 @@ class TurnControl:
     Attributes:
         unconsumed: submissions that were steered in and not taken yet. What is left here when the turn has
             ended was never seen by the model; it belongs to the actor again.
+        notes: what the daemon itself tells the model before its next response, unseen by the user. They cut
+            nothing off, and are lost if there is no next response.
     """
 
     def __init__(self) -> None:
         self.unconsumed: list[Submission] = []
+        self.notes: list[str] = []
         self._stream: trio.CancelScope | None = None
 
     def steer(self, submission: Submission) -> None:
@@ -136,7 +141,8 @@ class _Turn:
         control: TurnControl,
         lingering: trio.Nursery,
     ) -> None:
-        self.job, self.port, self.model, self.tools = job, port, model, tools
+        self.job, self.port, self.model = job, port, model
+        self.tools = tools.with_tools(_own_tools(job))
         self.runtime, self.control = runtime, control
         settings = job.settings
         grants = Grants(set(settings.approved_commands), list(settings.approved_prefixes))
@@ -146,6 +152,8 @@ class _Turn:
     async def run(self) -> TurnOutcome:
         job = self.job
         messages = opening(job.context, job.settings, self.runtime, interrupted=job.interrupted_before)
+        if job.opening_note is not None:
+            messages = (*messages, user_message([input_text(job.opening_note)]))
         if messages:
             await self.append(messages)
         for submission in job.submissions:
@@ -155,6 +163,8 @@ class _Turn:
                 # Removed once it is posted: an interrupt in between leaves it with the actor.
                 await self._take(self.control.unconsumed[0])
                 del self.control.unconsumed[0]
+            while self.control.notes:
+                await self.append((user_message([input_text(self.control.notes.pop(0))]),))
             response = _Response(self)
             failure = await response.run()
             if self.cancelled_by_user:
@@ -171,7 +181,7 @@ class _Turn:
             model=settings.model,
             instructions=instructions(settings),
             input=mended(job.context),
-            tools=[*self.tools.specs(), *job.extra_tools],
+            tools=self.tools.specs(),
             effort=settings.effort,
             summary=settings.summary,
             output_schema=settings.output_schema,
@@ -205,6 +215,12 @@ class _Turn:
             message=failure.message, codex_error_info=failure.info, additional_details=failure.details
         )
         return TurnOutcome(error=error)
+
+
+def _own_tools(job: TurnJob) -> list[Tool]:
+    """The tools that only some turns have."""
+    goal_tools: list[Tool] = [GetGoal(), UpdateGoal()] if job.has_goal else []
+    return [*goal_tools, *(DynamicTool(each) for each in job.dynamic_tools)]
 
 
 class _Response:
@@ -367,6 +383,8 @@ def _as_call(item: ResponseItem) -> ToolCall | None:
     if not (isinstance(call_id, str) and isinstance(name, str)):
         return None
     if item.get("type") == "function_call":
+        namespace = item.get("namespace")
+        name = model_name(namespace if isinstance(namespace, str) else None, name)
         return ToolCall(call_id, name, str(item.get("arguments") or ""))
     if item.get("type") == "custom_tool_call":
         return ToolCall(call_id, name, str(item.get("input") or ""), custom=True)

@@ -9,11 +9,12 @@ The parts: the keys with their types and defaults (``config_keys``), where value
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 from persistence.config_effective import effective
 from persistence.config_keys import DEFAULTS, BadValue, check
@@ -43,7 +44,7 @@ from protocol.settings import (
     WorkspaceWrite,
 )
 
-__all__ = ["DEFAULT_MODEL", "OFFLINE", "OPENAI", "Config", "ConfigError", "Limits"]
+__all__ = ["DEFAULT_MODEL", "OFFLINE", "OPENAI", "Config", "ConfigError", "Limits", "Unattended"]
 
 OPENAI = "openai"
 OFFLINE = "offline"
@@ -72,6 +73,19 @@ class Limits:
     runtime_idle_secs: float
     max_resident_runtimes: int
     shutdown_grace_secs: float
+
+
+@dataclass(frozen=True, slots=True)
+class Unattended:
+    """What happens to questions while nobody is attached.
+
+    Attributes:
+        seconds: how long they wait; infinity is for ever.
+        answer: what they are answered with then.
+    """
+
+    seconds: float = math.inf
+    answer: Literal["decline", "cancel"] = "decline"
 
 
 class Config:
@@ -287,6 +301,12 @@ class Config:
             max_resident_runtimes=self.get("spoold.max_resident_runtimes"),
             shutdown_grace_secs=float(self.get("spoold.shutdown_grace_secs")),
         )
+
+    @property
+    def unattended(self) -> Unattended:
+        """What happens to questions of a turn while nobody is attached."""
+        wait = float(self.get("server_requests.unattended_secs"))
+        return Unattended(wait or math.inf, self.get("server_requests.unattended"))
 
     @property
     def warnings(self) -> list[str]:

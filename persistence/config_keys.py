@@ -180,6 +180,8 @@ KEYS: tuple[Key, ...] = (
     Key("sandbox_workspace_write.exclude_tmpdir_env_var", boolean, False, "Keep `$TMPDIR` read-only."),
     Key("sandbox_workspace_write.exclude_slash_tmp", boolean, False, "Keep `/tmp` read-only."),
     Key("thread_unload_delay_secs", seconds, 1800, "How long an unwatched idle thread stays loaded."),
+    Key("server_requests.unattended_secs", seconds, 0, "How long questions wait while nobody is attached."),
+    Key("server_requests.unattended", one_of("decline", "cancel"), "decline", "How they are answered then."),
     Key("openai_base_url", filled_text, None, "Base URL of the built-in provider `openai`."),
     Key("model_providers.*.name", text, None, "Name to show; the id when missing."),
     Key("model_providers.*.base_url", filled_text, None, "URL that `/responses` is appended to."),

@@ -308,8 +308,9 @@ def _first_line(
     payload = dict(line.payload)
     if legacy:
         payload["history_mode"] = "legacy"
-    if theirs is not None and "base_instructions" in theirs:
-        payload["base_instructions"] = theirs["base_instructions"]
+    for name in ("base_instructions", "dynamic_tools"):
+        if theirs is not None and name in theirs:
+            payload[name] = theirs[name]
     return replace(line, payload=payload)
 
 

@@ -85,6 +85,7 @@ def session_meta(
     git: GitInfo | None = None,
     forked_from_id: str | None = None,
     parent_thread_id: str | None = None,
+    dynamic_tools: list[dict[str, Any]] | None = None,
 ) -> RolloutLine:
     """The first line of a file."""
     payload: dict[str, Any] = {
@@ -104,6 +105,7 @@ def session_meta(
         "base_instructions": None if base_instructions is None else {"text": base_instructions},
         "forked_from_id": forked_from_id,
         "parent_thread_id": parent_thread_id,
+        "dynamic_tools": dynamic_tools or None,
         "git": None
         if git is None
         else {"commit_hash": git.sha, "branch": git.branch, "repository_url": git.origin_url},

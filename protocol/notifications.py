@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from protocol.base import Wire
+from protocol.goal_methods import GoalUpdated
 from protocol.items import ThreadItem
 from protocol.jsonrpc import RequestId
 from protocol.lifecycle_methods import NameUpdated, ReadStateChanged
@@ -155,6 +156,7 @@ SERVER_NOTIFICATIONS: dict[str, NotificationRow] = {
     "thread/reverted": NotificationRow(ThreadNote, broadcast=True),
     "thread/name/updated": NotificationRow(NameUpdated, broadcast=True),
     "thread/readState/changed": NotificationRow(ReadStateChanged),
+    "thread/goal/updated": NotificationRow(GoalUpdated, broadcast=True),
     "thread/goal/cleared": NotificationRow(ThreadNote, broadcast=True),
     "thread/settings/updated": NotificationRow(SettingsUpdated),
     "thread/tokenUsage/updated": NotificationRow(TokenUsageUpdated),

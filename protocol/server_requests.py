@@ -8,6 +8,7 @@ from typing import Any, Literal
 from pydantic import ConfigDict, Field
 
 from protocol.base import Wire
+from protocol.dynamic_tools import DynamicToolCallParams, DynamicToolCallResult
 
 
 class CommandApprovalParams(Wire):
@@ -49,6 +50,47 @@ class CommandApprovalResult(Wire):
     decision: Decision
 
 
+class UserInputOption(Wire):
+    """One answer to choose."""
+
+    label: str
+    description: str
+
+
+class UserInputQuestion(Wire):
+    """One question. ``is_other``: the user may also write an answer of his own."""
+
+    id: str
+    header: str
+    question: str
+    is_other: bool = True
+    is_secret: bool = False
+    options: list[UserInputOption] | None = None
+
+
+class UserInputParams(Wire):
+    """``item/tool/requestUserInput``: questions of the model. There is no item with ``item_id``."""
+
+    thread_id: str
+    turn_id: str
+    item_id: str
+    questions: list[UserInputQuestion]
+    is_blocking: bool = True
+    auto_resolution_ms: int | None = None
+
+
+class UserInputAnswer(Wire):
+    """What the user chose or wrote."""
+
+    answers: list[str]
+
+
+class UserInputResult(Wire):
+    """The answers, by the id of their question."""
+
+    answers: dict[str, UserInputAnswer]
+
+
 @dataclass(frozen=True, slots=True)
 class ServerRequestRow:
     """One row of the table of server requests."""
@@ -59,4 +101,6 @@ class ServerRequestRow:
 
 SERVER_REQUESTS: dict[str, ServerRequestRow] = {
     "item/commandExecution/requestApproval": ServerRequestRow(CommandApprovalParams, CommandApprovalResult),
+    "item/tool/requestUserInput": ServerRequestRow(UserInputParams, UserInputResult),
+    "item/tool/call": ServerRequestRow(DynamicToolCallParams, DynamicToolCallResult),
 }

@@ -7,6 +7,7 @@ from typing import Any
 from pydantic import Field
 
 from protocol.base import Wire
+from protocol.dynamic_tools import DynamicToolSpec
 from protocol.items import ThreadItem
 from protocol.settings import (
     ApprovalPolicy,
@@ -65,7 +66,7 @@ class ThreadStartParams(ThreadStartOverrides):
     session_start_source: str | None = None
     thread_source: str | None = None
     environments: list[Any] | None = None
-    dynamic_tools: list[Any] | None = None
+    dynamic_tools: list[DynamicToolSpec] | None = None
     history_mode: HistoryMode | None = None
     experimental_raw_events: bool = False
     mock_experimental_field: str | None = None

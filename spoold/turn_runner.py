@@ -12,6 +12,7 @@ from agent.events import TurnJob, TurnOutcome, TurnPort
 from agent.model.events import ModelEvent, ModelRequest
 from agent.model.retry import stream_with_retries
 from agent.tools.exec_command import ExecCommand
+from agent.tools.request_user_input import RequestUserInput
 from agent.tools.sandbox import SandboxProbe
 from agent.tools.terminals import Terminals, open_terminals
 from agent.tools.toolset import ToolSet
@@ -95,7 +96,7 @@ class ThreadTurnRunner:
             assert self._nursery is not None, "bind comes first"
             terminals: Terminals = await self._nursery.start(self._hold_terminals, job.thread_id)
             self._terminals = terminals
-            self._tools = ToolSet([ExecCommand(terminals, self._probe)])
+            self._tools = ToolSet([ExecCommand(terminals, self._probe), RequestUserInput()])
 
         def model(
             request: Callable[[], ModelRequest], on_retry: Callable[[TurnError], Awaitable[None]]

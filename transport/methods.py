@@ -14,6 +14,14 @@ from protocol.daemon_methods import (
     ModelListParams,
     ModelListResult,
 )
+from protocol.goal_methods import (
+    GoalClearParams,
+    GoalClearResult,
+    GoalGetParams,
+    GoalGetResult,
+    GoalSetParams,
+    GoalSetResult,
+)
 from protocol.lifecycle_methods import (
     InjectItemsParams,
     MetadataUpdateParams,
@@ -76,7 +84,7 @@ from protocol.turn_methods import (
     TurnSteerParams,
     TurnSteerResult,
 )
-from transport.handlers import daemon, lifecycle, surroundings, threads, turns
+from transport.handlers import daemon, goals, lifecycle, surroundings, threads, turns
 from transport.handshake import HANDSHAKE
 from transport.method import Method, MethodTable
 from transport.not_offered import NOT_OFFERED
@@ -159,6 +167,10 @@ _ROWS = (
     Method("thread/revert", RevertParams, RevertResult, "thread", "stable", "thread", lifecycle.revert),
     Method("thread/rollback", RollbackParams, RollbackResult, "thread", "stable", "thread",
            lifecycle.rollback),
+    Method("thread/goal/set", GoalSetParams, GoalSetResult, "thread", "stable", "thread", goals.goal_set),
+    Method("thread/goal/get", GoalGetParams, GoalGetResult, "thread", "stable", "thread", goals.goal_get),
+    Method("thread/goal/clear", GoalClearParams, GoalClearResult, "thread", "stable", "thread",
+           goals.goal_clear),
     Method("thread/search", SearchParams, SearchResult, "daemon", "experimental", "task", lifecycle.search),
     Method("thread/readState/update", ReadStateUpdateParams, ReadStateUpdateResult, "thread", "experimental",
            "thread", lifecycle.read_state_update),

@@ -13,9 +13,6 @@ from protocol.thread_methods import Empty, ThreadIdParams
 from transport.method import Call, Method, Stability
 
 STABLE_OF_A_THREAD = (
-    "thread/goal/set",
-    "thread/goal/get",
-    "thread/goal/clear",
     "thread/attachment/add",
     "thread/attachment/list",
     "thread/attachment/remove",

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from pydantic_core import ErrorDetails, from_json
+from pydantic import BaseModel, ConfigDict, Field
+
+from agent.tools.call_arguments import BadArguments, read_as
 
 DEFAULT_YIELD_MS = 10_000
 _MIN_YIELD_MS, _MAX_YIELD_MS = 250, 30_000
@@ -57,10 +58,6 @@ SPEC: dict[str, Any] = {
 }
 
 
-class BadArguments(Exception):
-    """The model's arguments cannot be used; the text says which and why."""
-
-
 class ExecArguments(BaseModel):
     """The arguments. ``shell`` is accepted and not used: commands run in the machine's own shell."""
 
@@ -98,29 +95,8 @@ def read_arguments(text: str) -> ExecArguments:
     Raises:
         BadArguments: it is no JSON object, or a member is missing or wrong.
     """
-    try:
-        value = from_json(text)
-    except ValueError as error:
-        raise BadArguments(str(error)) from None
-    if not isinstance(value, dict):
-        raise BadArguments(f"invalid type: {_kind(value)}, expected an object")
-    try:
-        arguments = ExecArguments.model_validate(value)
-    except ValidationError as error:
-        raise BadArguments(_first_problem(error.errors(include_url=False)[0])) from None
+    arguments = read_as(ExecArguments, text)
     for name in ("cmd", "workdir"):
         if "\0" in (getattr(arguments, name) or ""):
             raise BadArguments(f"`{name}` has a NUL character")
     return arguments
-
-
-def _first_problem(error: ErrorDetails) -> str:
-    member = ".".join(str(part) for part in error["loc"])
-    if error["type"] == "missing":
-        return f"missing field `{member}`"
-    return f"`{member}`: {error['msg']}"
-
-
-def _kind(value: object) -> str:
-    kinds = {list: "array", str: "string", bool: "boolean", int: "integer", float: "number"}
-    return kinds.get(type(value), "null")

@@ -21,9 +21,10 @@ from typing import Any
 import trio
 
 from agent.events import ApprovalFailed, CommandApproval, ItemCompleted, ItemDelta, ItemStarted
+from agent.tools.call_arguments import BadArguments, unusable
 from agent.tools.command_policy import Ask, Refuse, Run, amendment, command_key, judge
 from agent.tools.command_text import join_argv
-from agent.tools.exec_arguments import SPEC, BadArguments, ExecArguments, read_arguments
+from agent.tools.exec_arguments import SPEC, ExecArguments, read_arguments
 from agent.tools.output_buffer import shortened, token_count
 from agent.tools.sandbox import SandboxProbe, SandboxStatus, sandboxed_argv, wants_sandbox
 from agent.tools.terminals import Terminal, Terminals, TooManyTerminals
@@ -73,7 +74,7 @@ class ExecCommand:
         try:
             arguments = read_arguments(call.arguments)
         except BadArguments as problem:
-            return ToolResult(f"failed to parse function arguments: {problem}")
+            return ToolResult(unusable(problem))
         return await _OneCommand(self, call.call_id, arguments, turn).run()
 
     async def start(

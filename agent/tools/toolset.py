@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import trio
 
 from agent.events import TurnPort, TurnSettings
+from agent.model.events import ResponseItem
 from agent.tools.command_policy import Grants
 from protocol.items import ThreadItem
 from protocol.runtime import Runtime
@@ -34,13 +35,13 @@ class ToolResult:
     """How a call ended.
 
     Attributes:
-        output: what the model is told.
+        output: what the model is told; a list of content parts where text does not do.
         item: the finished item, or None where there is none or it is still in progress.
         persist: False for an item that history does not keep.
         ends_turn: the user wants the turn to end here.
     """
 
-    output: str
+    output: str | list[ResponseItem]
     item: ThreadItem | None = None
     persist: bool = True
     ends_turn: bool = False
@@ -87,6 +88,10 @@ class ToolSet:
 
     def __init__(self, tools: Iterable[Tool]) -> None:
         self._tools = {tool.name: tool for tool in tools}
+
+    def with_tools(self, tools: Iterable[Tool]) -> ToolSet:
+        """The same with some more; one of a name that there is takes its place."""
+        return ToolSet([*self._tools.values(), *tools])
 
     def specs(self) -> list[dict[str, Any]]:
         """What the model is offered."""

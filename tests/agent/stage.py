@@ -14,12 +14,13 @@ from typing import Any
 import trio
 
 from agent.events import (
-    ApprovalAnswer,
+    ClientToolCall,
     CommandApproval,
     ContextAppended,
     ItemCompleted,
     ItemDelta,
     ItemStarted,
+    Question,
     Submission,
     TurnEvent,
     TurnJob,
@@ -37,6 +38,7 @@ from agent.model.events import (
     TextDelta,
 )
 from agent.tools.exec_command import ExecCommand
+from agent.tools.request_user_input import RequestUserInput
 from agent.tools.sandbox import SandboxProbe, SandboxStatus
 from agent.tools.terminals import Terminals
 from agent.tools.toolset import ToolSet
@@ -76,9 +78,9 @@ class SeededRuntime:
 class Port:
     """Records what a turn posts. ``answers`` go to the questions, in order; an Event is waited for first."""
 
-    def __init__(self, *answers: ApprovalAnswer | trio.Event) -> None:
+    def __init__(self, *answers: Any) -> None:
         self.events: list[TurnEvent] = []
-        self.questions: list[CommandApproval] = []
+        self.questions: list[Question[Any]] = []
         self._answers = deque(answers)
         self._news = trio.Event()
 
@@ -87,10 +89,11 @@ class Port:
         self._record(event)
         await trio.lowlevel.cancel_shielded_checkpoint()
 
-    async def ask(self, question: CommandApproval) -> ApprovalAnswer:
+    async def ask(self, question: Question[Any]) -> Any:
         await trio.lowlevel.checkpoint()
         self.questions.append(question)
-        self._record(ItemStarted(question.item))
+        if isinstance(question, CommandApproval | ClientToolCall):
+            self._record(ItemStarted(question.item))
         answer = self._answers.popleft()
         while isinstance(answer, trio.Event):
             await answer.wait()
@@ -249,7 +252,7 @@ class Stage:
         )
 
     async def run(self, model: ScriptedModel, job: TurnJob | None = None, **settings: Any) -> TurnOutcome:
-        tools = ToolSet([ExecCommand(self.terminals, self.probe, self.environment)])
+        tools = ToolSet([ExecCommand(self.terminals, self.probe, self.environment), RequestUserInput()])
         with trio.fail_after(30):
             return await run_turn(
                 job or self.job(**settings), self.port, model, tools, self.runtime, self.control

@@ -75,6 +75,8 @@ def clean_environment(folder: Path, **variables: str) -> dict[str, str]:
     user.mkdir(parents=True, exist_ok=True)
     return {
         "PATH": os.environ.get("PATH", os.defpath),
+        # The daemon of this checkout, wherever another one is installed.
+        "PYTHONPATH": str(Path(__file__).parents[2]),
         "HOME": str(user),
         "CODEX_HOME": str(folder / "home"),
         "SHELL": "/bin/bash",

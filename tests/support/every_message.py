@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,8 @@ async def converse(folder: Path, model: ScriptedModel) -> list[Received]:
         await daemon.client.call("thread/start", {"ephemeral": True, "config": {"no_such_key": 1}})
         await daemon.client.wait_for("warning")
         await _lifecycle(daemon.client)
+        await _questions(daemon.client)
+        await _goal(daemon)
         await _surroundings(daemon.client)
         received += [message for traffic in daemon.traffic for message in traffic]
     async with open_daemon(folder, model=model, check_messages=False) as daemon:
@@ -94,6 +97,47 @@ async def _lifecycle(client: Client) -> None:
     await client.call("thread/archive", of_thread)
     await client.call("thread/unarchive", of_thread)
     await client.call("thread/delete", of_thread)
+
+
+async def _questions(client: Client) -> None:
+    tool = {
+        "type": "function",
+        "name": "lookup",
+        "description": "looks up",
+        "inputSchema": {"type": "object"},
+    }
+    space = {"type": "namespace", "name": "desk", "description": "a desk", "tools": [tool]}
+    started = await client.call("thread/start", {"dynamicTools": [tool, space]})
+    thread_id = started["thread"]["id"]
+    contents: list[Any] = [
+        {"type": "inputText", "text": "found"},
+        {"type": "inputImage", "imageUrl": "data:image/png;base64,AAAA"},
+        {"type": "inputAudio", "audioUrl": "data:audio/wav;base64,AAAA"},
+    ]
+    for name, success in (("lookup", True), ("desk__lookup", False)):
+        script = f'call {name} {{"k": "v"}} | say done'
+        await client.call("turn/start", {"threadId": thread_id, "input": user_text(script)})
+        question = await client.wait_for("item/tool/call")
+        await client.answer(question, {"contentItems": contents, "success": success})
+        await client.wait_for("turn/completed")
+    options = [{"label": "Red", "description": "warm"}, {"label": "Blue", "description": "cold"}]
+    asked = {"questions": [{"id": "c", "header": "Colour", "question": "Which?", "options": options}]}
+    script = f"call request_user_input {json.dumps(asked)} | say done"
+    await client.call("turn/start", {"threadId": thread_id, "input": user_text(script)})
+    question = await client.wait_for("item/tool/requestUserInput")
+    await client.answer(question, {"answers": {"c": {"answers": ["Red"]}}})
+    await client.wait_for("turn/completed")
+
+
+async def _goal(daemon: DaemonProcess) -> None:
+    client = daemon.client
+    of_thread = {"threadId": (await client.call("thread/start"))["thread"]["id"]}
+    await client.call("thread/goal/get", of_thread)
+    daemon.model.script('call update_goal {"status": "complete"}', "say reached")
+    await client.call("thread/goal/set", {**of_thread, "objective": "reach it", "tokenBudget": 1000})
+    await client.wait_for("turn/completed")
+    await client.call("thread/goal/get", of_thread)
+    await client.call("thread/goal/clear", of_thread)
 
 
 async def _surroundings(client: Client) -> None:
