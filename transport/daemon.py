@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -9,10 +10,29 @@ if TYPE_CHECKING:
     from actors.catalogue import Catalogue
     from actors.peer import Peer
     from actors.supervisor import Supervisor
-    from agent.tools.terminals import Terminal
     from protocol.daemon_methods import ConfigReadParams, ConfigReadResult, Model
     from protocol.jsonrpc import Response
     from protocol.runtime import Runtime
+
+
+class BackgroundCommand(Protocol):
+    """A command that goes on although its call is over.
+
+    Attributes:
+        session_id: the number by which it is named.
+        item_id: the item that shows it.
+        pid: its process group.
+    """
+
+    session_id: int
+    item_id: str
+    pid: int
+    command: str
+    cwd: str
+
+    def stop(self) -> None:
+        """End it: SIGTERM, and soon SIGKILL. Does not wait."""
+        ...
 
 
 class Daemon(Protocol):
@@ -43,7 +63,7 @@ class Daemon(Protocol):
         """Reads of threads, loaded or not."""
         ...
 
-    def commands_in_background(self, thread_id: str) -> list[Terminal]:
+    def commands_in_background(self, thread_id: str) -> Sequence[BackgroundCommand]:
         """What still runs of a loaded thread's commands although nobody waits for it, by session id."""
         ...
 

@@ -27,7 +27,9 @@ from protocol.thread_methods import Empty
 from transport.method import Call
 
 if TYPE_CHECKING:
-    from agent.tools.terminals import Terminal
+    from collections.abc import Sequence
+
+    from transport.daemon import BackgroundCommand
 
 
 def hooks_list(call: Call) -> Wire:
@@ -127,7 +129,7 @@ def clean_background_terminals(call: Call) -> Wire:
     return Empty()
 
 
-def _in_background(call: Call) -> list[Terminal]:
+def _in_background(call: Call) -> Sequence[BackgroundCommand]:
     thread_id = parse_thread_id(call.params.thread_id)
     if call.daemon.supervisor.live_state(thread_id) is None:
         raise InvalidRequest(f"thread not found: {call.params.thread_id}")
