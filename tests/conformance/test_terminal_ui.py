@@ -34,8 +34,8 @@ TYPED = "\N{SINGLE RIGHT-POINTING ANGLE QUOTATION MARK}"
 QUESTION = "Would you like to run the following command?"
 READY = "Ask Codex to do anything"
 NOT_SUPPORTED = -32601
-MAY_BE_REFUSED = {"thread/turns/list", "thread/goal/get"}
-"""The first of a thread without a message, which the reference refuses in the same words."""
+MAY_BE_REFUSED = {"thread/turns/list"}
+"""Of a thread without a message; the reference refuses it in the same words."""
 
 _NO_NETWORK = {
     "HTTP_PROXY": "http://127.0.0.1:9",
