@@ -12,6 +12,7 @@ import json
 import sys
 
 from openai_codex import ApprovalMode, Codex, CodexConfig, Sandbox
+from openai_codex._goal import _GoalStreamCursor
 from openai_codex.errors import CodexError
 from openai_codex.generated.v2_all import SortDirection, ThreadSortKey
 
@@ -159,10 +160,28 @@ def lifecycle(codex, work):
     return seen
 
 
+def goal(codex, work):
+    """A goal as the client's own (still private) operation runs it: one logical turn."""
+    thread = codex.thread_start(cwd=work, sandbox=Sandbox.full_access, approval_mode=ApprovalMode.deny_all)
+    state, _ = codex._client.start_goal_operation(thread.id, "reach it")
+    cursor, seen, done = _GoalStreamCursor(state), [], False
+    while not done:
+        events, done = cursor.process(codex._client.next_goal_notification(state))
+        seen += events
+    codex._client.unregister_goal_operation(state)
+    items = [event.payload.item.root.type for event in seen if event.method == "item/completed"]
+    last = seen[-1].payload.turn
+    return {"methods": [event.method for event in seen], "items": items, "status": last.status.value}
+
+
 def main():
     shim, work, part, *rest = sys.argv[1:]
     with Codex(CodexConfig(codex_bin=shim, cwd=work, client_name="official")) as codex:
-        parts = {"first": lambda: first(codex, work), "again": lambda: again(codex, *rest)}
+        parts = {
+            "first": lambda: first(codex, work),
+            "again": lambda: again(codex, *rest),
+            "goal": lambda: goal(codex, work),
+        }
         seen = parts.get(part, lambda: lifecycle(codex, work))()
         seen["server"] = codex.metadata.serverInfo.version
     print(json.dumps(seen))

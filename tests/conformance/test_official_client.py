@@ -140,6 +140,21 @@ async def test_the_official_client_s_whole_thread_api(
         assert "plums" not in told
 
 
+@pytest.mark.conformance
+async def test_the_official_client_sees_the_turns_of_a_goal_as_one(
+    official_client: Path, tmp_path: Path, nursery: trio.Nursery
+) -> None:
+    async with open_scripted_model(nursery) as model:
+        write_config(tmp_path / "home", model.base_url)
+        complete = 'call update_goal {"status": "complete"}'
+        model.script("shell echo one", "say more to do", complete, "say all is done")
+        seen = await Driver(official_client, tmp_path).run("goal")
+        assert seen["status"] == "completed"
+        assert seen["items"] == ["commandExecution", "agentMessage", "agentMessage"]
+        assert [seen["methods"][0], seen["methods"][-1]] == ["turn/started", "turn/completed"]
+        assert (seen["methods"].count("turn/started"), seen["methods"].count("turn/completed")) == (1, 1)
+
+
 def test_the_shim_runs_our_environment_s_program(tmp_path: Path) -> None:
     done = subprocess.run(
         [str(write_shim(tmp_path)), "--version"], capture_output=True, text=True, check=True
