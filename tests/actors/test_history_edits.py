@@ -13,13 +13,13 @@ from actors.history_edits import InjectItems, Revert, Rollback
 from actors.naming import SetName
 from actors.read_state import UpdateReadState
 from agent.events import ModelResponded
-from persistence.store import StoreError
+from persistence.store import Batch, StoreError
 from protocol.errors import RpcError
 from protocol.lifecycle_methods import ReadStateUpdateParams
 from protocol.threads import TokenCounts
 from tests.actors.acts_stage import Scene, takes
 from tests.actors.stage import Stage, opened, raw_message, says
-from tests.persistence.sessions import add_turn, create, turn_of, uuid_of
+from tests.persistence.sessions import START_MS, create, turn_begin, turn_end, turn_of, uuid_of
 
 
 @pytest.fixture
@@ -169,8 +169,12 @@ async def test_a_rollback_takes_back_as_many_turns_as_there_are(scene: Scene) ->
     thread_id = uuid_of(0xC01)
     store = scene.stage.store
     await create(store, thread_id, model_provider="openai")
+    lines = []
     for number in range(1, 1005):
-        await add_turn(store, thread_id, number, 1_795_000_000_000)
+        turn_id = turn_of(thread_id, number)
+        lines += turn_begin(thread_id, turn_id, "more", START_MS)
+        lines += turn_end(thread_id, turn_id, "answer", START_MS)
+    await store.commit(Batch(thread_id, lines))
     store.release(thread_id)
     answer = await scene.act(scene.owner, thread_id, Rollback(1003)).answer()
     assert [turn["id"] for turn in answer["thread"]["turns"]] == [

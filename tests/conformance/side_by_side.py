@@ -223,7 +223,7 @@ async def the_lifecycle(show: Performance) -> None:
     show.close("a turn up to its first text", {"result": running})
     await show.act("archive while a turn runs", "thread/archive", thread, until="thread/archived")
     show.daemon.model.release("last")
-    # The reference keeps a thread as long as there is a fork of it; a fork of ours needs nothing of its source.
+    # The reference keeps a thread as long as there is a fork of it; one of ours needs nothing of its source.
     await show.act("delete a loaded thread", "thread/delete", fork, until="thread/deleted")
     await show.act("delete an archived thread", "thread/delete", thread, until="thread/deleted")
     await show.act("delete again", "thread/delete", thread)
