@@ -14,6 +14,7 @@ from actors.peer import Outgoing, Peer, Reply
 from actors.state import ThreadState
 from agent.events import Submission, TurnJob
 from agent.model.events import ResponseItem
+from persistence.database import Operation
 from persistence.rollout_lines import RolloutLine
 from persistence.store import UNSET, Goal, ReadState, Unset
 from protocol.base import Wire
@@ -196,6 +197,7 @@ class Decision:
         create: path of the rollout file when these lines are its first.
         facts: columns of the thread's row that no line tells (name, repository).
         read_state: what the user has read, when it changes.
+        queue: changes of the thread's queue, made by ``persistence.queue``.
         goal: the goal, when it changes on disk; None removes it.
         relocate: put the rollout away, bring it back, or remove it, in the same commit.
         also: descendants that are relocated with it.
@@ -208,6 +210,7 @@ class Decision:
     create: Path | None = None
     facts: dict[str, Any] = field(default_factory=dict)
     read_state: ReadState | None = None
+    queue: list[Operation] = field(default_factory=list)
     goal: Goal | Unset | None = UNSET
     relocate: Literal["archive", "unarchive", "delete"] | None = None
     also: list[str] = field(default_factory=list)
@@ -220,7 +223,8 @@ class Decision:
     @property
     def durable(self) -> bool:
         """Whether there is anything to commit."""
-        return bool(self.lines or self.facts or self.relocate or self.read_state) or self.goal is not UNSET
+        changes = self.lines or self.queue or self.facts or self.relocate or self.read_state
+        return bool(changes) or self.goal is not UNSET
 
     def show_status(self) -> None:
         """Add the status as it is in ``state`` at this point of the list."""

@@ -171,7 +171,7 @@ async def _take_over(decision: Decision, context: ActContext) -> None:
         state,
         record=record or state.record,
         usage=left.token_usage,
-        usage_turn=left.last_turn_id,
+        usage_turn=left.usage_turn_id,
         failed=False,
         interrupted_before=left.interrupted,
     )

@@ -9,8 +9,10 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from actors.acts import no_rollout
-from actors.state import ThreadState
+from actors.queue_rows import Queue
+from actors.state import ThreadState, change_record
 from actors.thread_settings import settings_from
+from agent.git_info import read_git_info
 from agent.tools.dynamic_tools import from_record
 from persistence.config import Config
 from persistence.store import Store
@@ -49,14 +51,16 @@ async def load_thread(
         if params is not None:
             raise
         settings, _ = settings_from(config, ThreadStartOverrides(), server_cwd)
+    stored = await store.queue(thread_id)
     return ThreadState(
         record=record,
         settings=settings,
         materialised=True,
         interrupted_before=found.interrupted,
         usage=found.token_usage,
-        usage_turn=found.last_turn_id,
+        usage_turn=found.usage_turn_id,
         read_state=await store.read_state(thread_id),
+        queue=Queue(stored.rows, paused=stored.paused),
         announced=False,
         dynamic_tools=from_record(found.session_meta.get("dynamic_tools")),
         goal=await store.goal(thread_id),
@@ -72,3 +76,10 @@ def _own_instructions(session_meta: dict[str, Any]) -> str | None:
     if isinstance(provenance, dict) and provenance.get("type") == "model":
         return None
     return text if isinstance(text, str) else None
+
+
+async def with_git(state: ThreadState) -> ThreadState:
+    """The thread with what its first turn records of the repository around it."""
+    if state.materialised or state.ephemeral or state.record.git is not None:
+        return state
+    return change_record(state, git=await read_git_info(state.settings.cwd))

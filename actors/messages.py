@@ -177,6 +177,11 @@ class Perform:
 
 
 @dataclass(frozen=True, slots=True)
+class Drain:
+    """The actor's own: the thread is idle and something waits in its queue."""
+
+
+@dataclass(frozen=True, slots=True)
 class Leave:
     """Another thread's act puts this one away: interrupt what runs, and end."""
 
@@ -208,6 +213,7 @@ Message = (
     | Unattended
     | GoalDue
     | Perform
+    | Drain
     | DropRuntime
     | Leave
     | Shutdown

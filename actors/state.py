@@ -12,6 +12,7 @@ from typing import Any
 
 from actors.messages import AnswerSlot
 from actors.peer import Peer
+from actors.queue_rows import Queue
 from agent.events import OfferedTool, Question, Submission, TurnSettings, UsageKnown
 from persistence.store import Goal, ReadState, ThreadRecord
 from protocol.base import Wire
@@ -97,6 +98,7 @@ class ThreadState:
         failed: the last turn failed and no other has started (``systemError``).
         interrupted_before: the last turn was interrupted: the model is told so in the next.
         usage: token counters; ``usage_turn`` is the turn of the last count.
+        queue: turns that wait. Invariant: a claimed row belongs to the running turn.
         read_state: what the user has read; None until there is a rollout.
         announced: clients know that the thread is loaded. One that was loaded only to be renamed or
             archived is not, and counts as not loaded everywhere.
@@ -117,6 +119,7 @@ class ThreadState:
     usage: TokenUsage | None = None
     usage_turn: str | None = None
     read_state: ReadState | None = None
+    queue: Queue = field(default_factory=Queue)
     announced: bool = True
     base_instructions: str | None = None
     raw_events: bool = False
@@ -151,6 +154,8 @@ class ThreadState:
         """Raise AssertionError where a rule of this page is broken; the actor calls it after each step."""
         assert self.turn is not None or not self.pending, "questions belong to a running turn"
         assert self.announced or (self.turn is None and not self.subscribers), "a quiet thread does nothing"
+        claimed = self.queue.claimed
+        assert claimed is None or (self.turn is not None and claimed.turn_id == self.turn.id), "a stray claim"
         assert not (self.ephemeral and self.materialised), "an ephemeral thread is never on disk"
         for request in self.pending:
             assert self.turn is not None

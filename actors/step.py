@@ -17,6 +17,7 @@ class StepContext:
         runtime: clock and ids.
         next_request_id: a fresh server request id; they count from 0 over the whole daemon.
         draining: whether new turns are refused.
+        pause_queue: whether an interrupted turn pauses the queue (the default is that it drains on).
         epoch: names this life of the daemon; see ``actors.replay``.
     """
 
@@ -24,6 +25,7 @@ class StepContext:
     next_request_id: Callable[[], int]
     draining: Callable[[], bool]
     epoch: str = ""
+    pause_queue: bool = False
 
     @property
     def now_ms(self) -> int:

@@ -116,7 +116,13 @@ class Supervisor:
         # Invariant: not None only while somebody waits for the last running turn to end.
         self._quiet: trio.Event | None = None
         self._nursery: trio.Nursery | None = None
-        self._step = StepContext(runtime, self._new_request_id, lambda: self._draining, new_epoch(runtime))
+        self._step = StepContext(
+            runtime,
+            self._new_request_id,
+            lambda: self._draining,
+            new_epoch(runtime),
+            pause_queue=config.queue_on_interrupt == "pause",
+        )
         self._residents = ResidentRuntimes(config.limits.max_resident_runtimes)
         # Invariant: no less than any seq that an actor which is gone has used.
         self._seq_floor = 0

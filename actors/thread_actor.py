@@ -25,7 +25,7 @@ from functools import partial
 
 import trio
 
-from actors import attach, goals, questions, turn_events, turns
+from actors import attach, goals, questions, queue_drain, turn_events, turns
 from actors.acts import ActContext
 from actors.deadlines import Deadlines
 from actors.effects import (
@@ -44,10 +44,11 @@ from actors.effects import (
     SteerTurn,
     TellTurn,
 )
-from actors.loading import Load
+from actors.loading import Load, with_git
 from actors.mailbox import Mailbox
 from actors.messages import (
     Answered,
+    Drain,
     DropRuntime,
     GoalDue,
     Leave,
@@ -70,14 +71,14 @@ from actors.messages import (
 )
 from actors.peer import Outgoing, Peer
 from actors.publisher import Publisher
+from actors.queue_rows import may_drain
 from actors.refusals import missing, refuse
 from actors.residency import Residency
-from actors.state import ThreadState, change_record
+from actors.state import ThreadState
 from actors.step import StepContext
 from actors.thread_host import ThreadHost
 from actors.turn_task import TurnRunner, TurnTask
 from agent.events import GoalReport, ItemCompleted, ItemDelta
-from agent.git_info import read_git_info
 from agent.model.events import ResponseItem
 from agent.prompt import completed_message
 from persistence.config import Unattended as UnattendedPolicy
@@ -137,6 +138,8 @@ class ThreadActor:
         self._context: list[ResponseItem] | None = list(context) if initial is not None else None
         self._task: TurnTask | None = None
         self._ending = False
+        # Invariant: a Drain is in the mailbox.
+        self._drain_sent = False
         # Invariant: the message of the step in progress, until it is answered.
         self._in_hand: Message | None = None
         self._nursery: trio.Nursery | None = None
@@ -257,10 +260,8 @@ class ThreadActor:
         try:
             self.state = await load(overrides)
             self._loaded_with = overrides
-        except InvalidRequest as error:
-            return missing(message, self.thread_id) or error
         except RpcError as error:
-            return error
+            return (missing(message, self.thread_id) if isinstance(error, InvalidRequest) else None) or error
         except Exception:
             log.exception("thread %s could not be loaded", self.thread_id)
             return InternalError(f"thread {self.thread_id} could not be loaded")
@@ -281,9 +282,8 @@ class ThreadActor:
             for message in self.mailbox.drain():
                 self._refuse(message, error)
         if self.state is None or self.state.announced:
-            status = SystemErrorStatus()
-            known = self._publisher.shown == status
-            self._host.announce_closed(self.thread_id, None if known else status)
+            known = self._publisher.shown == SystemErrorStatus()
+            self._host.announce_closed(self.thread_id, None if known else SystemErrorStatus())
 
     def _refuse(self, message: Message, error: RpcError) -> None:
         self._in_hand = None
@@ -351,6 +351,7 @@ class ThreadActor:
                     create=decision.create,
                     facts=decision.facts,
                     read_state=decision.read_state,
+                    queue=decision.queue,
                     goal=decision.goal,
                     relocate=decision.relocate,
                     also=decision.also,
@@ -383,6 +384,9 @@ class ThreadActor:
             if not self._publisher.publish(effect):
                 self._carry_out(effect)
         decision.state.check_invariants()
+        if not self._drain_sent and not self._ending and may_drain(decision.state):
+            self._drain_sent = True
+            self.mailbox.put_always(Drain())
         if had_turn and decision.state.turn is None:
             self._use_runtime()
             self._host.turn_over()
@@ -396,8 +400,7 @@ class ThreadActor:
             case TurnStart() | TurnSteer() | TurnInterrupt() if not state.announced:
                 raise InvalidRequest(f"thread not found: {self.thread_id}")
             case TurnStart():
-                if not state.materialised and not state.ephemeral and state.record.git is None:
-                    state = change_record(state, git=await read_git_info(state.settings.cwd))
+                state = await with_git(state)
                 return turns.start(state, message, step, await self._model_context())
             case TurnSteer():
                 return turns.steer(state, message, step)
@@ -405,11 +408,9 @@ class ThreadActor:
                 return turns.interrupt(state, message, step, await self._unseen())
             case TurnEnded():
                 # The end of an old turn may come when a new one runs already: what was said to that stays.
-                current = self._task is not None and self._task.turn_id == message.turn_id
-                left = self._task.take_unconsumed() if self._task is not None and current else []
-                over = message.outcome is not None and message.outcome.is_final
-                unseen = await self._unseen() if over else []
-                return turns.ended(state, message, step, left, self._context or [], unseen)
+                task = self._task
+                left = task.take_unconsumed() if task is not None and task.turn_id == message.turn_id else []
+                return turns.ended(state, message, step, left, self._context or [], await self._unseen())
             case TurnAsked(question=GoalReport() as report):
                 return goals.asked(state, message, report, step)
             case TurnAsked():
@@ -435,14 +436,17 @@ class ThreadActor:
                 return attach.peer_gone(state, message)
             case Perform():
                 return await message.act.decide(state, message.reply, self._acts)
+            case Drain():
+                self._drain_sent = False
+                state = await with_git(state)
+                return queue_drain.drain(state, step, await self._model_context())
             case DropRuntime():
                 raise AssertionError("the loop drops the runtime itself: no state changes")
             case Leave() | Shutdown():
                 decision = turns.shut_down(state, step, await self._unseen())
-                if state.announced and isinstance(message, Leave):
-                    # Of the end of the daemon the connections tell; of this nothing else does.
-                    decision.effects.append(ShowGone())
-                decision.effects.append(EndActor())
+                # Of the end of the daemon the connections tell; of this nothing else does.
+                gone = [ShowGone()] if state.announced and isinstance(message, Leave) else []
+                decision.effects += [*gone, EndActor()]
                 return decision
 
     async def _resume(self, state: ThreadState, message: Resume) -> Decision:
@@ -458,10 +462,7 @@ class ThreadActor:
     async def _unseen(self) -> list[ItemCompleted]:
         """What the running turn was told and is not in the transcript yet."""
         turn = None if self.state is None else self.state.turn
-        if turn is None:
-            return []
-        now = self._step.now_ms
-        return [await completed_message(each, now) for each in turn.untaken]
+        return [await completed_message(each, self._step.now_ms) for each in turn.untaken] if turn else []
 
     async def _model_context(self) -> list[ResponseItem]:
         if self._context is None:
@@ -480,8 +481,7 @@ class ThreadActor:
             case StartTurn(job=job):
                 assert self._nursery is not None
                 assert self.state is not None
-                provider = self.state.settings.model_provider
-                self._task = TurnTask(job, provider, self.mailbox, self._runner)
+                self._task = TurnTask(job, self.state.settings.model_provider, self.mailbox, self._runner)
                 self._nursery.start_soon(self._task.run)
             case SteerTurn(submission=submission):
                 assert self._task is not None

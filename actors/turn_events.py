@@ -12,6 +12,7 @@ from actors import goals
 from actors import lines as rollout
 from actors.effects import Decision, GrowContext
 from actors.messages import TurnPosted
+from actors.queue_claims import message_recorded
 from actors.state import ThreadState, add_usage, change_record
 from actors.step import StepContext
 from agent.context import CALLS
@@ -116,6 +117,7 @@ def item_completed(decision: Decision, event: ItemCompleted, step: StepContext) 
             after = change_record(after, preview=joined_text(item.content))
     after = change_record(after, updated_at_ms=now)
     decision.state = after
+    message_recorded(decision, item.id)
     rollout.item_completed(decision, state, turn.id, event, now)
     if event.context:
         decision.effects.append(GrowContext(event.context))

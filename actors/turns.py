@@ -11,23 +11,23 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Literal
 
 from actors import goals
 from actors import lines as rollout
 from actors.effects import (
-    Answer,
     CancelTurn,
     Decision,
     FillSlot,
     ForgetRequest,
     StartTurn,
     SteerTurn,
-    no_change,
 )
 from actors.messages import TurnEnded, TurnInterrupt, TurnStart, TurnSteer
+from actors.queue_claims import turn_over
+from actors.queue_rows import may_drain
 from actors.read_state import turn_unread
 from actors.state import RunningTurn, Settings, ThreadState, change_record
 from actors.step import StepContext, draining_error
@@ -43,6 +43,9 @@ from protocol.thread_methods import Empty
 from protocol.threads import Turn, TurnError, TurnStatus
 from protocol.turn_methods import TurnStartParams, TurnStartResult, TurnSteerResult
 from protocol.user_input import MAX_INPUT_CHARS, UserInput, text_length
+
+Announce = Callable[[Decision, RunningTurn], None]
+"""Called where whoever asked for a turn is answered: after the settings, before the status."""
 
 Unseen = Sequence[ItemCompleted]
 """User messages that a turn accepted and that its model will not see any more, ready for the transcript."""
@@ -125,26 +128,43 @@ def start(state: ThreadState, message: TurnStart, step: StepContext, context: li
         return decision
     submission = Submission(step.runtime.new_id(), params.input, params.client_user_message_id)
     if state.turn is not None:
-        return no_change(
-            _told(state, state.turn, submission), _accepted(message, state.turn.id), SteerTurn(submission)
-        )
+        decision = Decision(state)
+        decision.answer(message.reply, TurnStartResult(turn=accepted(state.turn)))
+        into_turn(decision, submission)
+        return decision
 
-    settings = overridden(state.settings, params)
-    submissions = [submission] if params.input else []
+    def answer(decision: Decision, turn: RunningTurn) -> None:
+        decision.answer(message.reply, TurnStartResult(turn=accepted(turn)))
+
+    return begin(state, params, submission, step, context, answer)
+
+
+def begin(
+    state: ThreadState,
+    params: TurnStartParams,
+    submission: Submission,
+    step: StepContext,
+    context: list[ResponseItem],
+    announce: Announce,
+) -> Decision:
+    """A turn for what a user says, in an idle thread."""
     turn = RunningTurn(
         step.runtime.new_id(),
         step.now_ms,
         output_schema=params.output_schema,
-        untaken=tuple(submissions),
+        untaken=(submission,) if params.input else (),
         for_goal=state.goal is not None and state.goal.status == "active",
     )
-    return _begin(state, turn, settings, step, context, accepted=_accepted(message, turn.id))
+    return _begin(state, turn, overridden(state.settings, params), step, context, announce)
 
 
 def continue_goal(state: ThreadState, step: StepContext, context: list[ResponseItem]) -> Decision:
     """The next turn towards the goal, if this is still the moment for it."""
     goal = state.goal
     if step.draining() or state.turn is not None or goal is None or goal.status != "active":
+        return Decision(state)
+    if may_drain(state):
+        # What the user has queued comes first.
         return Decision(state)
     turn = RunningTurn(step.runtime.new_id(), step.now_ms, for_goal=True, continues_goal=True)
     return _begin(state, turn, state.settings, step, context, note=goals.continuation(goal))
@@ -156,8 +176,7 @@ def _begin(
     settings: Settings,
     step: StepContext,
     context: list[ResponseItem],
-    *,
-    accepted: Answer | None = None,
+    announce: Announce | None = None,
     note: str | None = None,
 ) -> Decision:
     """Fill the slot: the lines, the answer to who asked for it, the notifications, the task."""
@@ -178,11 +197,11 @@ def _begin(
             "thread/settings/updated",
             SettingsUpdated(thread_id=state.record.id, thread_settings=thread_settings(settings)),
         )
-    if accepted is not None:
-        decision.effects.append(accepted)
+    if announce is not None:
+        announce(decision, turn)
     decision.show_status()
     decision.notify("turn/started", _turn_note(after, turn, "inProgress"))
-    job = _job(after, turn, list(turn.untaken), context)
+    job = _job(decision.state, turn, list(turn.untaken), context)
     job.interrupted_before = state.interrupted_before
     job.opening_note = note
     decision.effects.append(StartTurn(job))
@@ -203,9 +222,19 @@ def _job(
     )
 
 
-def _accepted(message: TurnStart, turn_id: str) -> Answer:
-    turn = Turn(id=turn_id, root_turn_id=turn_id, status="inProgress")
-    return Answer(message.reply, TurnStartResult(turn=turn))
+def accepted(turn: RunningTurn) -> Turn:
+    """A turn as it is answered when it is accepted."""
+    return Turn(id=turn.id, root_turn_id=turn.id, status="inProgress")
+
+
+def into_turn(decision: Decision, submission: Submission) -> None:
+    """Give the running turn another user message, and remember it until the transcript has it."""
+    turn = decision.state.turn
+    assert turn is not None
+    if submission.input:
+        turn = replace(turn, untaken=(*turn.untaken, submission))
+        decision.state = replace(decision.state, turn=turn)
+    decision.effects.append(SteerTurn(submission))
 
 
 def steer(state: ThreadState, message: TurnSteer, step: StepContext) -> Decision:
@@ -230,14 +259,9 @@ def steer(state: ThreadState, message: TurnSteer, step: StepContext) -> Decision
         return decision
     assert state.turn is not None
     submission = Submission(step.runtime.new_id(), params.input, params.client_user_message_id)
-    decision.state = _told(state, state.turn, submission)
     decision.answer(message.reply, TurnSteerResult(turn_id=state.turn.id))
-    decision.effects.append(SteerTurn(submission))
+    into_turn(decision, submission)
     return decision
-
-
-def _told(state: ThreadState, turn: RunningTurn, submission: Submission) -> ThreadState:
-    return replace(state, turn=replace(turn, untaken=(*turn.untaken, submission)))
 
 
 def interrupt(state: ThreadState, message: TurnInterrupt, step: StepContext, unseen: Unseen = ()) -> Decision:
@@ -357,6 +381,7 @@ def _close(
     decision.fsync = True
     rollout.turn_ended(decision, after, turn, status, error, now)
     thread_id = state.record.id
+    turn_over(decision, completed=event == "complete", interrupted=event == "interrupt", step=step)
     goals.turn_over(decision, turn, status, error, step, suspended=suspended)
     if status == "completed":
         turn_unread(decision, turn.id, step.runtime.new_id())

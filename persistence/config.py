@@ -268,6 +268,12 @@ class Config:
         """Seconds that an idle thread without subscribers stays loaded."""
         return float(self.get("thread_unload_delay_secs"))
 
+    @property
+    def queue_on_interrupt(self) -> Literal["drain", "pause"]:
+        """Whether queued turns run on after an interrupted one, or wait until they are told to."""
+        chosen: Literal["drain", "pause"] = self.get("queue.on_interrupt")
+        return chosen
+
     def provider(self, name: str) -> Table:
         """The table of a model provider, a fresh dict; for a built-in one, what the settings change of it.
 

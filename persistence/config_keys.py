@@ -195,6 +195,7 @@ KEYS: tuple[Key, ...] = (
     Key("model_providers.*.request_max_retries", whole(0, 100), None, "Retries of a refused request."),
     Key("model_providers.*.stream_max_retries", whole(0, 100), None, "Retries of a broken stream."),
     Key("model_providers.*.stream_idle_timeout_ms", whole(1), None, "Silence that counts as broken."),
+    Key("queue.on_interrupt", one_of("drain", "pause"), "drain", "What the queue does after an interrupt."),
     Key("spoold.outbox_bytes", whole(65536, _FOUR_GIB), 64 * MIB, "Unsent bytes kept for one client."),
     Key("spoold.mailbox_length", whole(1, 1_000_000), 1024, "Messages waiting for one thread."),
     Key("spoold.requests_in_flight", whole(1, 100_000), 256, "Unanswered requests of one client."),

@@ -18,6 +18,7 @@ from typing import Any, Final, Literal
 from persistence.appending import write_all
 from persistence.database import Operation
 from persistence.home import FILE_MODE, Home
+from persistence.queue import forget_queue
 from persistence.rollout_files import parse_object
 from persistence.rollout_lines import format_timestamp, parse_timestamp
 from protocol.base import encode
@@ -131,7 +132,8 @@ def clear_goal(thread_id: str) -> Operation:
 def forget_facts(thread_id: str) -> list[Operation]:
     """Remove all that is said here of a thread."""
     tables = ("thread_facts", "read_states", "goals")
-    return [(f"DELETE FROM {table} WHERE thread_id=?", (thread_id,)) for table in tables]  # noqa: S608
+    forget = [(f"DELETE FROM {table} WHERE thread_id=?", (thread_id,)) for table in tables]  # noqa: S608
+    return [*forget, *forget_queue(thread_id)]
 
 
 def read_goal(connection: sqlite3.Connection, thread_id: str) -> Goal | None:

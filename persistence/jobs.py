@@ -42,6 +42,7 @@ class Batch:
             clears, what is not named stays.
         read_state: the new read state; None leaves it.
         goal: the new goal; None removes it.
+        queue: changes of the thread's queue, made by ``persistence.queue``.
         relocate: what happens to the file, after the lines.
         also: ids of threads that go with it; of their files what can be moved is moved.
         now_ms: the moment of the facts and the move; 0 takes the moment of the commit.
@@ -54,6 +55,7 @@ class Batch:
     facts: dict[str, Any] = field(default_factory=dict)
     read_state: ReadState | None = None
     goal: Goal | Unset | None = UNSET
+    queue: list[Operation] = field(default_factory=list)
     relocate: Action | None = None
     also: list[str] = field(default_factory=list)
     now_ms: int = 0
@@ -64,7 +66,7 @@ class Batch:
         Raises:
             ValueError: a fact that is none.
         """
-        operations = set_facts(self.thread_id, self.facts, self.now_ms)
+        operations = [*set_facts(self.thread_id, self.facts, self.now_ms), *self.queue]
         if self.read_state is not None:
             operations.append(set_read_state(self.thread_id, self.read_state))
         if self.goal is None:

@@ -24,7 +24,7 @@ class ResumeState:
         turn_context: payload of the last ``turn_context`` line, or None.
         session_meta: payload of the first line, or {} where it is lost.
         interrupted: the last turn was aborted, or has no terminal line.
-        last_turn_id: the last turn, or None.
+        usage_turn_id: the turn that ``token_usage`` was counted in, or None.
     """
 
     context: list[dict[str, Any]] = field(default_factory=list)
@@ -32,7 +32,7 @@ class ResumeState:
     turn_context: dict[str, Any] | None = None
     session_meta: dict[str, Any] = field(default_factory=dict)
     interrupted: bool = False
-    last_turn_id: str | None = None
+    usage_turn_id: str | None = None
 
 
 def read_resume_state(
@@ -47,8 +47,13 @@ def read_resume_state(
     last_turn = connection.execute(statement, (state.thread_id,)).fetchone()
     result = ResumeState()
     if last_turn is not None:
-        result.last_turn_id = last_turn["turn_id"]
         result.interrupted = last_turn["status"] in ("open", "interrupted")
+    if state.token_count_offset is not None:
+        counted = (
+            "SELECT turn_id FROM turns WHERE thread_id=? AND start_offset<=? ORDER BY ordinal DESC LIMIT 1"
+        )
+        row = connection.execute(counted, (state.thread_id, state.token_count_offset)).fetchone()
+        result.usage_turn_id = None if row is None else row["turn_id"]
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError as error:

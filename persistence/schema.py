@@ -142,7 +142,36 @@ CREATE INDEX threads_by_parent ON threads (parent_thread_id) WHERE parent_thread
 UPDATE rollouts SET file_size=-1;
 """
 
-_MIGRATIONS = {"thread_index": _THREAD_INDEX, "lifecycle": _LIFECYCLE}
+# See ``persistence.queue``.
+_QUEUE = """
+CREATE TABLE thread_queued_turns (
+    queued_turn_id TEXT PRIMARY KEY,
+    thread_id TEXT NOT NULL,
+    turn_start_params TEXT NOT NULL,
+    client_user_message_id TEXT,
+    queue_order INTEGER NOT NULL,
+    state TEXT NOT NULL CHECK (state IN ('pending', 'dispatching', 'failed')),
+    dispatch_turn_id TEXT,
+    dispatch_item_id TEXT,
+    failure TEXT,
+    created_at_ms INTEGER NOT NULL,
+    updated_at_ms INTEGER NOT NULL,
+    UNIQUE (thread_id, queue_order),
+    CHECK ((state = 'dispatching') = (dispatch_turn_id IS NOT NULL)),
+    CHECK ((state = 'failed') = (failure IS NOT NULL))
+) STRICT, WITHOUT ROWID;
+CREATE TABLE queued_turns_started (
+    queued_turn_id TEXT PRIMARY KEY,
+    thread_id TEXT NOT NULL,
+    client_user_message_id TEXT,
+    turn_id TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE INDEX queued_turns_started_by_client
+    ON queued_turns_started (thread_id, client_user_message_id) WHERE client_user_message_id IS NOT NULL;
+CREATE TABLE queue_pauses (thread_id TEXT PRIMARY KEY) STRICT, WITHOUT ROWID
+"""
+
+_MIGRATIONS = {"thread_index": _THREAD_INDEX, "lifecycle": _LIFECYCLE, "queue": _QUEUE}
 """In order; one that has been in a release never changes."""
 
 

@@ -23,7 +23,8 @@ from persistence.facts import UNSET, Goal, GoalStatus, ReadState, Unset, read_go
 from persistence.history import History
 from persistence.home import Home
 from persistence.indexer import RolloutState
-from persistence.jobs import Append, Batch, Release
+from persistence.jobs import Append, Batch, Job, Release
+from persistence.queue import StartedRow, StoredQueue, find_started, read_queue, recovered
 from persistence.readers import Readers, snapshot
 from persistence.rebuild import rebuild
 from persistence.resume import ResumeState, read_resume_state
@@ -31,6 +32,7 @@ from persistence.rollout_copy import find_cut, write_fork, write_reverted
 from persistence.rollout_files import active_path, reverted_path, rollout_path
 from persistence.scan import up_to_date
 from persistence.search import SearchPage, expression, find_threads, list_threads
+from persistence.stoppable import run_stoppable
 from persistence.thread_list import (
     ThreadQuery,
     ThreadRecord,
@@ -192,6 +194,28 @@ class Store:
         """The thread's goal, or None."""
         return await self._read(lambda connection: read_goal(connection, thread_id))
 
+    async def queue(self, thread_id: str) -> StoredQueue:
+        """The thread's queue, as a crash left it: claimed rows are settled by what the rollout says."""
+
+        def read(connection: sqlite3.Connection) -> StoredQueue:
+            stored = read_queue(connection, thread_id)
+            if not stored.claimed:
+                return stored
+            up_to_date(connection, self._writer, self._home, thread_id)
+            settled, operations = recovered(connection, thread_id, stored, self._runtime.now_ms())
+            self._writer.call(Job(operations=operations))
+            return settled
+
+        return await self._read(read)
+
+    async def queued_turn_started(
+        self, thread_id: str, *, row_id: str | None = None, client_id: str | None = None
+    ) -> StartedRow | None:
+        """The row of that id, or of that client id, if it has become a turn."""
+        return await self._read(
+            lambda connection: find_started(connection, thread_id, row_id=row_id, client_id=client_id)
+        )
+
     async def threads_page(self, query: ThreadQuery) -> ThreadsPage:
         """A page of the list. Waits for the background rebuild, so that nothing is left out.
 
@@ -345,7 +369,7 @@ class Store:
             with self._readers.connection() as connection:
                 self._state(connection, source_id, missing)
                 with snapshot(connection):
-                    state = self._stored_state(connection, source_id, missing)
+                    state = _stored_state(connection, source_id, missing)
                     cut = find_cut(
                         connection,
                         state,
@@ -374,7 +398,7 @@ class Store:
             with self._readers.connection() as connection:
                 self._state(connection, thread_id, missing)
                 with snapshot(connection):
-                    state = self._stored_state(connection, thread_id, missing)
+                    state = _stored_state(connection, thread_id, missing)
                     cut = find_cut(connection, state, before_turn_id=before_turn_id)
             target = reverted_path(self._home.root / state.path, revision)
             write_reverted(self._writer, self._home, state, cut, target, at_ms, stopped)
@@ -429,39 +453,12 @@ class Store:
         return await trio.to_thread.run_sync(work, limiter=self._readers.limiter, abandon_on_cancel=True)
 
     async def _copy(self, copy: Callable[[threading.Event], None]) -> None:
-        """Run it in a worker thread; cancelled, tell it to stop and wait until it has cleaned up."""
         await self._ready()
-        stopped, finished = threading.Event(), trio.Event()
-        failure: list[Exception] = []
-
-        async def work() -> None:
-            with trio.CancelScope(shield=True):
-                try:
-                    await trio.to_thread.run_sync(copy, stopped)
-                except Exception as error:
-                    failure.append(error)
-            finished.set()
-
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(work)
-            try:
-                await finished.wait()
-            finally:
-                stopped.set()
-        if failure:
-            raise failure[0]
+        await run_stoppable(copy)
 
     def _state(self, connection: sqlite3.Connection, thread_id: str, missing: Exception) -> RolloutState:
         state = up_to_date(connection, self._writer, self._home, thread_id)
         if state is None or not state.recognised:
-            raise missing
-        return state
-
-    def _stored_state(
-        self, connection: sqlite3.Connection, thread_id: str, missing: Exception
-    ) -> RolloutState:
-        state = load_state(connection, thread_id)
-        if state is None:
             raise missing
         return state
 
@@ -477,7 +474,14 @@ class Store:
         def read(connection: sqlite3.Connection) -> T:
             self._state(connection, thread_id, unknown)
             with snapshot(connection):
-                state = self._stored_state(connection, thread_id, unknown)
+                state = _stored_state(connection, thread_id, unknown)
                 return take(History(connection, state, self._home.root / state.path, live_turn_id))
 
         return await self._read(read)
+
+
+def _stored_state(connection: sqlite3.Connection, thread_id: str, missing: Exception) -> RolloutState:
+    state = load_state(connection, thread_id)
+    if state is None:
+        raise missing
+    return state

@@ -13,6 +13,7 @@ from protocol.goal_methods import GoalUpdated
 from protocol.items import ThreadItem
 from protocol.jsonrpc import RequestId
 from protocol.lifecycle_methods import NameUpdated, ReadStateChanged
+from protocol.queue_methods import QueueChanged
 from protocol.settings import ThreadSettings
 from protocol.threads import Thread, ThreadStatus, TokenUsage, Turn, TurnError
 
@@ -155,6 +156,7 @@ SERVER_NOTIFICATIONS: dict[str, NotificationRow] = {
     "thread/deleted": NotificationRow(ThreadNote, broadcast=True),
     "thread/reverted": NotificationRow(ThreadNote, broadcast=True),
     "thread/name/updated": NotificationRow(NameUpdated, broadcast=True),
+    "thread/queue/changed": NotificationRow(QueueChanged),
     "thread/readState/changed": NotificationRow(ReadStateChanged),
     "thread/goal/updated": NotificationRow(GoalUpdated, broadcast=True),
     "thread/goal/cleared": NotificationRow(ThreadNote, broadcast=True),

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from protocol.base import Wire
@@ -25,6 +25,7 @@ class Call:
     Attributes:
         method: its name.
         params: an instance of the row's ``params`` model.
+        raw: the same as it came, by its wire names.
         peer: the connection that asked.
         reply: the slot for the answer.
         daemon: the daemon behind the transport.
@@ -35,6 +36,7 @@ class Call:
     peer: Connection
     reply: ReplySlot
     daemon: Daemon
+    raw: Mapping[str, Any] = field(default_factory=dict)
 
 
 Handler = Callable[[Call], Any]

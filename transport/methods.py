@@ -39,6 +39,19 @@ from protocol.lifecycle_methods import (
     ThreadForkParams,
     UnarchiveResult,
 )
+from protocol.queue_methods import (
+    QueueAddParams,
+    QueueAddResult,
+    QueueDeleteParams,
+    QueueDeleteResult,
+    QueueListParams,
+    QueueListResult,
+    QueueReorderParams,
+    QueueReorderResult,
+    QueueStartParams,
+    QueueStartResult,
+    QueueUpdateParams,
+)
 from protocol.surroundings import (
     BackgroundTerminalsResult,
     ByFolderParams,
@@ -84,7 +97,7 @@ from protocol.turn_methods import (
     TurnSteerParams,
     TurnSteerResult,
 )
-from transport.handlers import daemon, goals, lifecycle, surroundings, threads, turns
+from transport.handlers import daemon, goals, lifecycle, queue, surroundings, threads, turns
 from transport.handshake import HANDSHAKE
 from transport.method import Method, MethodTable
 from transport.not_offered import NOT_OFFERED
@@ -167,6 +180,17 @@ _ROWS = (
     Method("thread/revert", RevertParams, RevertResult, "thread", "stable", "thread", lifecycle.revert),
     Method("thread/rollback", RollbackParams, RollbackResult, "thread", "stable", "thread",
            lifecycle.rollback),
+    Method("thread/queue/add", QueueAddParams, QueueAddResult, "thread", "experimental", "thread", queue.add),
+    Method("thread/queue/list", QueueListParams, QueueListResult, "thread", "experimental", "thread",
+           queue.list_rows),
+    Method("thread/queue/update", QueueUpdateParams, QueueAddResult, "thread", "experimental", "thread",
+           queue.update),
+    Method("thread/queue/delete", QueueDeleteParams, QueueDeleteResult, "thread", "experimental", "thread",
+           queue.delete),
+    Method("thread/queue/reorder", QueueReorderParams, QueueReorderResult, "thread", "experimental", "thread",
+           queue.reorder),
+    Method("thread/queue/start", QueueStartParams, QueueStartResult, "thread", "experimental", "thread",
+           queue.start),
     Method("thread/goal/set", GoalSetParams, GoalSetResult, "thread", "stable", "thread", goals.goal_set),
     Method("thread/goal/get", GoalGetParams, GoalGetResult, "thread", "stable", "thread", goals.goal_get),
     Method("thread/goal/clear", GoalClearParams, GoalClearResult, "thread", "stable", "thread",

@@ -89,7 +89,7 @@ def _check(connection: Connection, request: Request, reply: ReplySlot) -> tuple[
         _check_gates(method, raw)
     if connection.in_flight > gateway.limits.in_flight:
         raise Overloaded
-    return method, Call(request.method, params, connection, reply, gateway.daemon)
+    return method, Call(request.method, params, connection, reply, gateway.daemon, raw)
 
 
 def _check_gates(method: Method, raw: Mapping[str, object]) -> None:

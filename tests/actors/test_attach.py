@@ -13,7 +13,6 @@ from agent.events import ItemCompleted, ItemDelta, ItemStarted, ModelResponded, 
 from protocol.errors import RpcError
 from protocol.items import AgentMessageItem, CommandExecutionItem, ReasoningItem, UserMessageItem
 from protocol.threads import TokenCounts, TurnError
-from protocol.user_input import TextInput
 from tests.actors.client_view import View
 from tests.actors.stage import Asked, Stage, question, raw_message
 from tests.support.in_memory import PuppetTurn, RecordingPeer, replay_hint
@@ -39,6 +38,14 @@ def command(status: str, output: str | None = None) -> CommandExecutionItem:
     )  # fmt: skip
 
 
+def user_message(turn: PuppetTurn) -> UserMessageItem:
+    """What the turn was started with."""
+    submission = turn.job.submissions[0]
+    return UserMessageItem(
+        id=submission.item_id, content=list(submission.input), started_at_ms=1, completed_at_ms=1
+    )
+
+
 class Recorded:
     """A turn with every kind of event, one move at a time."""
 
@@ -48,7 +55,7 @@ class Recorded:
 
     def moves(self, ending: str) -> list[Move]:
         post = self.turn.post
-        said = UserMessageItem(id="u", content=[TextInput(text="go")], started_at_ms=1, completed_at_ms=1)
+        said = user_message(self.turn)
         thought = ReasoningItem(id="r", summary=["one two", "three"], started_at_ms=1, completed_at_ms=2)
         text = AgentMessageItem(id="m", text="hello world", started_at_ms=1, completed_at_ms=2)
         raw = (raw_message("x"),)
@@ -124,7 +131,8 @@ async def test_who_attaches_at_any_event_ends_with_what_the_others_have(
             await stage.handled(thread_id)
             seen = view_of(owner)
             assert view_of(late, since=since).comparable() == seen.comparable()
-            assert [item["id"] for item in seen.items[turn_id].values()] == ["u", "r", "call-0", "m"]
+            message = turn.job.submissions[0].item_id
+            assert [item["id"] for item in seen.items[turn_id].values()] == [message, "r", "call-0", "m"]
             stage.supervisor.peer_gone(owner)
             stage.supervisor.peer_gone(late)
         index += 1

@@ -97,7 +97,7 @@ class Recorded:
         retry = Retrying(TurnError(message="again", codex_error_info="other"))
         events = partial(map, lambda event: partial(post, event))
         return [
-            *events(said("u", "go")),
+            *events(said(self.turn.job.submissions[0].item_id, "go")),
             *events(thinking),
             self.ask,
             self.ask,
@@ -186,7 +186,8 @@ async def test_who_left_after_any_event_and_comes_back_at_any_later_one_ends_wit
     assert final.turns[turn_id]["status"] == "interrupted"
     assert final.requests == {}
     assert final.name == "a name"
-    assert list(final.items[turn_id]) == ["u", "r", "call-1", "call-7", "call-0", "u2", "m"]
+    first = recorded.turn.job.submissions[0].item_id
+    assert list(final.items[turn_id]) == [first, "r", "call-1", "call-7", "call-0", "u2", "m"]
     for number, peer, since in late:
         with replay_hint(move=number, way="snapshot, to the end"):
             assert shown(peer.log[since:]) == final.shown()

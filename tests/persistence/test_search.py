@@ -138,10 +138,11 @@ async def test_an_index_from_before_there_was_a_search_is_made_anew(tmp_path: Pa
     async with opened(tmp_path) as store:
         await create(store, uuid_of(1), "needle")
     connection = sqlite3.connect(tmp_path / "spoold.sqlite")
-    for table in ("search", "search_threads", "thread_facts", "read_states", "goals", "relocations"):
+    later = ("thread_queued_turns", "queued_turns_started", "queue_pauses")
+    for table in ("search", "search_threads", "thread_facts", "read_states", "goals", "relocations", *later):
         connection.execute(f"DROP TABLE {table}")
     connection.execute("DROP INDEX threads_by_parent")
-    connection.execute("DELETE FROM _sqlite_migrations WHERE name='lifecycle'")
+    connection.execute("DELETE FROM _sqlite_migrations WHERE name IN ('lifecycle', 'queue')")
     connection.commit()
     connection.close()
     async with opened(tmp_path) as store:

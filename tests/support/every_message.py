@@ -55,6 +55,7 @@ async def converse(folder: Path, model: ScriptedModel) -> list[Received]:
         await _questions(daemon.client)
         await _goal(daemon)
         await _surroundings(daemon.client)
+        await _queue(daemon)
         received += [message for traffic in daemon.traffic for message in traffic]
     async with open_daemon(folder, model=model, check_messages=False) as daemon:
         await _after_a_restart(daemon, thread_id)
@@ -97,6 +98,35 @@ async def _lifecycle(client: Client) -> None:
     await client.call("thread/archive", of_thread)
     await client.call("thread/unarchive", of_thread)
     await client.call("thread/delete", of_thread)
+
+
+async def _queue(daemon: DaemonProcess) -> None:
+    client, model = daemon.client, daemon.model
+    thread_id = (await client.call("thread/start"))["thread"]["id"]
+    of_thread = {"threadId": thread_id}
+    await client.call("turn/start", {**of_thread, "input": user_text("hold q first")})
+    await model.held("q")
+    turn = {"turnStartParams": {**of_thread, "input": user_text("say third")}}
+    third = (await client.call("thread/queue/add", {**of_thread, **turn}))["queuedTurn"]["id"]
+    message = {"input": user_text("say second"), "clientUserMessageId": "m-2"}
+    second = (await client.call("thread/queue/add", {**of_thread, **message}))["queuedSubmission"]["id"]
+    with pytest.raises(RpcFailed):
+        await client.call("thread/queue/start", of_thread)
+    await client.call("thread/queue/update", {**of_thread, "queuedTurnId": third, **turn})
+    await client.call("thread/queue/reorder", {**of_thread, "queuedTurnIds": [second, third]})
+    await client.call("thread/queue/list", of_thread)
+    model.release("q")
+    for _ in range(3):
+        await client.wait_for("turn/completed")
+    await client.call("thread/queue/delete", {**of_thread, "queuedTurnId": third})
+    await client.call("turn/start", {**of_thread, "input": user_text("hold r first")})
+    await model.held("r")
+    await client.call("thread/queue/add", {**of_thread, **turn})
+    gone = (await client.call("thread/queue/add", {**of_thread, **turn}))["queuedTurn"]["id"]
+    assert (await client.call("thread/queue/delete", {**of_thread, "queuedTurnId": gone}))["deleted"]
+    model.release("r")
+    for _ in range(2):
+        await client.wait_for("turn/completed")
 
 
 async def _questions(client: Client) -> None:

@@ -20,8 +20,8 @@ async def test_a_known_method_passes_the_gate_and_is_then_told_to_be_missing(nur
     assert (await channel.call("thread/compact/start", {}))["error"]["message"] == (
         "Invalid request: missing field `threadId`"
     )
-    assert (await channel.call("thread/queue/list", {"threadId": "t"}))["error"]["message"] == (
-        "thread/queue/list requires experimentalApi capability"
+    assert (await channel.call("server/diagnostics"))["error"]["message"] == (
+        "server/diagnostics requires experimentalApi capability"
     )
     assert (await channel.call("account/logout"))["error"]["code"] == -32601
 

@@ -1,0 +1,54 @@
+"""How claims end, and what subscribers see of the queue."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from actors.effects import Decision
+from actors.queue_rows import SHOWN, view
+from actors.step import StepContext
+from persistence import queue as rows
+from protocol.queue_methods import QueueChanged
+
+
+def message_recorded(decision: Decision, item_id: str) -> None:
+    """A user message is in the transcript: if it came from the queue, its row goes in the same commit."""
+    state = decision.state
+    claimed = state.queue.claimed
+    if claimed is not None and claimed.item_id == item_id:
+        decision.queue.extend(rows.started(state.record.id, claimed))
+        decision.state = replace(state, queue=replace(state.queue, claimed=None))
+
+
+def turn_over(decision: Decision, *, completed: bool, interrupted: bool, step: StepContext) -> None:
+    """What the end of a turn means for its queue: a claim ends with its turn, an interrupt may pause."""
+    state = decision.state
+    queue = state.queue
+    if queue.claimed is not None:
+        # Its message could not be recorded: it is not lost, and it is not tried again unasked.
+        row = replace(
+            queue.claimed,
+            state="failed",
+            failure="the turn ended before its message was recorded",
+            turn_id=None,
+            item_id=None,
+            updated_at_ms=step.now_ms,
+        )
+        decision.queue.append(rows.change(row))
+        queue = replace(queue, claimed=None).with_row(row)
+    pause = step.pause_queue and interrupted and bool(queue.rows)
+    if pause or (queue.paused and completed):
+        decision.queue.append(rows.pause(state.record.id, pause))
+        queue = replace(queue, paused=pause)
+    decision.state = replace(state, queue=queue)
+
+
+def show(decision: Decision) -> None:
+    """Tell the subscribers what waits."""
+    queue = decision.state.queue
+    note = QueueChanged(
+        thread_id=decision.state.record.id,
+        queued_turns=[view(row) for row in queue.rows[:SHOWN]],
+        total=len(queue.rows),
+    )
+    decision.notify("thread/queue/changed", note)
