@@ -88,7 +88,8 @@ def _pairs(items: list[ResponseItem]) -> tuple[set[int], set[int]]:
 
 def _leads_on(items: list[ResponseItem], position: int) -> bool:
     """Whether the model's own words or calls follow the reasoning at ``position``."""
-    for item in items[position + 1 :]:
+    for later in range(position + 1, len(items)):
+        item = items[later]
         if item.get("type") == "reasoning":
             continue
         return item.get("type") not in _OUTPUTS and item.get("role") in (None, "assistant")

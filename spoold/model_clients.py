@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import os
-
-import trio
+from contextlib import suppress
 
 from agent.model.events import ModelClient
 from agent.model.provider import ProviderConfig, find_provider, open_client
-from persistence.config import Config
-from protocol.late_imports import one_import_at_a_time
+from persistence.config import Config, ConfigError
 from protocol.runtime import Runtime
 
 
@@ -33,17 +31,12 @@ class ModelClients:
         return self._open[provider]
 
     async def prepare(self) -> None:
-        """Import what the first turn will need, in a thread: it takes a while."""
-        if self._config.model_provider != "offline":
-            await trio.to_thread.run_sync(_import_http)
+        """Let the configured provider's client do in advance what its first turn would wait for."""
+        with suppress(ConfigError, ValueError):  # the first turn will say what is wrong with the table
+            _, client = self.client(self._config.model_provider)
+            await client.prepare()
 
     async def aclose(self) -> None:
         """Close every client's connections."""
         for _, client in self._open.values():
             await client.aclose()
-
-
-def _import_http() -> None:
-    with one_import_at_a_time:
-        import agent.model.http_stream
-        import agent.model.responses  # noqa: F401

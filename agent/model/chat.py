@@ -44,6 +44,10 @@ class ChatClient:
         """One attempt; see ``ModelClient.stream``."""
         return self._http.stream("/chat/completions", request_body(request), ChatDecoder(self._runtime))
 
+    async def prepare(self) -> None:
+        """See ``ModelClient.prepare``."""
+        await self._http.prepare()
+
     async def aclose(self) -> None:
         """Close pooled connections."""
         await self._http.aclose()

@@ -131,6 +131,10 @@ class ModelClient(Protocol):
         """
         ...
 
+    async def prepare(self) -> None:
+        """Do in advance what the first request would have to wait for. Connects to nobody, never fails."""
+        ...
+
     async def aclose(self) -> None:
         """Close pooled connections."""
         ...

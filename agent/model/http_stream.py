@@ -18,7 +18,7 @@ import ipaddress
 import logging
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import urlsplit
 
@@ -144,6 +144,11 @@ class ProviderHttp:
             with trio.move_on_after(CLOSE_TIMEOUT, shield=True):
                 await response.aclose()
                 await _unwind(chunks)
+
+    async def prepare(self) -> None:
+        """Open the client before it is needed; what is wrong with that, the first request will say."""
+        with suppress(TurnFailure):
+            await self._open_client(self.config.base_url)
 
     async def aclose(self) -> None:
         """Close all connections; streams still open break. The next request opens new ones."""

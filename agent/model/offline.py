@@ -71,6 +71,10 @@ class OfflineClient:
         async with aclosing(self._answer(request, text, after)) as events:
             yield events
 
+    async def prepare(self) -> None:
+        """Nothing is needed."""
+        await trio.lowlevel.checkpoint()
+
     async def aclose(self) -> None:
         """Nothing is open."""
         await trio.lowlevel.checkpoint()

@@ -55,6 +55,10 @@ class ResponsesClient:
         """One attempt; see ``ModelClient.stream``."""
         return self._http.stream("/responses", request_body(request), ResponsesDecoder(self._runtime))
 
+    async def prepare(self) -> None:
+        """See ``ModelClient.prepare``."""
+        await self._http.prepare()
+
     async def aclose(self) -> None:
         """Close pooled connections."""
         await self._http.aclose()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
@@ -121,6 +122,11 @@ async def raw_server(nursery: trio.Nursery, *answers: bytes, keep_open: bool = F
             async with stream:
                 while b"\r\n\r\n" not in head:
                     head += await stream.receive_some(65_536)
+                # All of the request: closing with a part of it unread would reset the connection.
+                length = int(re.search(rb"content-length: (\d+)", head.lower())[1])
+                missing = length - len(head.partition(b"\r\n\r\n")[2])
+                while missing > 0 and (more := await stream.receive_some(65_536)):
+                    missing -= len(more)
                 await stream.send_all(raw)
                 if keep_open:
                     await trio.sleep_forever()
