@@ -113,6 +113,6 @@ def view(row: QueuedTurn, started_as: str | None = None) -> QueuedTurnView:
         turn_start_params=row.params,
         status=status,
         input=row.params.get("input") or [],
-        client_user_message_id=row.params.get("clientUserMessageId"),
+        client_user_message_id=row.params.get("clientUserMessageId") or "",
         responsesapi_client_metadata=metadata if isinstance(metadata, dict) else None,
     )

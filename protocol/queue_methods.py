@@ -43,13 +43,16 @@ RowStatus = Annotated[RowPending | RowFailed | RowStarted, Field(discriminator="
 
 
 class QueuedTurnView(Wire):
-    """A row, with the members of both shapes."""
+    """A row, with the members of both shapes.
+
+    ``client_user_message_id`` is empty where the client gave none: the reference's shape has no other way.
+    """
 
     id: str
     turn_start_params: dict[str, Any]
     status: RowStatus
     input: list[Any] = Field(default_factory=list)
-    client_user_message_id: str | None = None
+    client_user_message_id: str = ""
     responsesapi_client_metadata: dict[str, Any] | None = None
 
 

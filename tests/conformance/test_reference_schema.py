@@ -13,11 +13,9 @@ import trio
 from protocol.schema import bundle
 from tests.support.every_message import converse
 from tests.support.scripted_model import open_scripted_model
-from tests.support.wire_schema import CACHED, ReferenceSchema, problems
+from tests.support.wire_schema import CACHED, REFERENCE_LACKS, ReferenceSchema, problems
 from transport.methods import METHODS
 
-OURS_ALONE = {"thread/rollback"}
-"""What clients of an older reference send."""
 LACKING = {
     "ClientRequest": {
         "thread/fork.experimentalDisablePredictionMcp",
@@ -46,7 +44,7 @@ async def test_every_kind_of_message_fits_the_reference_s_schema(
     schema_of_reference: ReferenceSchema, tmp_path: Path, nursery: trio.Nursery
 ) -> None:
     async with open_scripted_model(nursery) as model:
-        received = [each for each in await converse(tmp_path, model) if each.method not in OURS_ALONE]
+        received = await converse(tmp_path, model)
     assert problems(received, schema_of_reference) == []
 
 
@@ -59,7 +57,7 @@ def test_every_member_of_params_that_the_reference_knows_is_known_here(
     whole = bundle(METHODS.values(), experimental=True)
     ours = members(whole["$defs"][union], whole)
     known = members(theirs, theirs)
-    shared = ours.keys() - OURS_ALONE
+    shared = ours.keys() - REFERENCE_LACKS
     lacking = {f"{method}.{name}" for method in shared for name in known[method] - ours[method]}
     assert lacking == LACKING[union]
 

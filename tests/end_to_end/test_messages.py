@@ -10,8 +10,6 @@ from tests.support.every_message import converse, missing
 from tests.support.scripted_model import open_scripted_model
 from tests.support.wire_schema import own_schema, problems, reference_schema
 
-OURS_ALONE = {"thread/rollback"}
-"""Kept for older clients; the reference's schema has it no more."""
 NEVER_HERE = {"notification thread/closed", "result account/rateLimits/read"}
 """Comes when a thread has been idle for half an hour, or has failed."""
 
@@ -23,6 +21,5 @@ async def test_every_kind_of_message_fits_our_schema_and_the_reference_s_where_i
         received = await converse(tmp_path, model)
     assert problems(received, own_schema()) == []
     if (reference := reference_schema()) is not None:
-        shared = [message for message in received if message.method not in OURS_ALONE]
-        assert problems(shared, reference) == []
+        assert problems(received, reference) == []
     assert missing(received) == NEVER_HERE
