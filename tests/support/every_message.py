@@ -24,6 +24,9 @@ base_url = "{base_url}"
 request_max_retries = 1
 stream_max_retries = 1
 
+[queue]
+on_interrupt = "pause"
+
 [projects."/somewhere"]
 trust_level = "trusted"
 """
@@ -119,14 +122,15 @@ async def _queue(daemon: DaemonProcess) -> None:
     for _ in range(3):
         await client.wait_for("turn/completed")
     await client.call("thread/queue/delete", {**of_thread, "queuedTurnId": third})
-    await client.call("turn/start", {**of_thread, "input": user_text("hold r first")})
+    running = await client.call("turn/start", {**of_thread, "input": user_text("hold r first")})
     await model.held("r")
     await client.call("thread/queue/add", {**of_thread, **turn})
     gone = (await client.call("thread/queue/add", {**of_thread, **turn}))["queuedTurn"]["id"]
     assert (await client.call("thread/queue/delete", {**of_thread, "queuedTurnId": gone}))["deleted"]
-    model.release("r")
-    for _ in range(2):
-        await client.wait_for("turn/completed")
+    await client.call("turn/interrupt", {**of_thread, "turnId": running["turn"]["id"]})
+    await client.wait_for("turn/completed")
+    await client.call("thread/queue/start", of_thread)
+    await client.wait_for("turn/completed")
 
 
 async def _questions(client: Client) -> None:
