@@ -50,6 +50,7 @@ from persistence.config import Config
 from persistence.home import Home
 from persistence.rollout_files import rollout_path, thread_of
 from persistence.store import Store, ThreadRecord
+from persistence.writer_locks import ThreadClaims
 from protocol.base import Wire
 from protocol.errors import InvalidRequest
 from protocol.ids import thread_id as parse_thread_id
@@ -101,6 +102,7 @@ class Supervisor:
         self._new_runner = new_runner
         self._server_cwd = server_cwd
         self._home = home
+        self._claims = ThreadClaims(home)
         # Invariant: an actor is in `_actors` from before its task starts until `retire` says yes.
         self._actors: dict[str, ThreadActor] = {}
         # Actors that are out of the table and not finished yet.
@@ -450,6 +452,7 @@ class Supervisor:
                 await previous.wait()
             if put_aside:
                 await self._put_aside.back(thread_id)
+            self._claims.hold(actor, thread_id)
             chosen = wanted or overrides
             return await load_thread(self.store, self.config, chosen, thread_id, self._server_cwd)
 
@@ -474,8 +477,11 @@ class Supervisor:
 
     async def _run_actor(self, actor: ThreadActor) -> None:
         try:
+            if actor.state is not None and not actor.state.ephemeral:
+                self._claims.hold(actor, actor.thread_id)
             await actor.run()
         finally:
+            self._claims.release(actor)
             if self._stopping.get(actor.thread_id) is actor.finished:
                 del self._stopping[actor.thread_id]
             self._residents.gone(actor)

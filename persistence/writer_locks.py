@@ -12,12 +12,16 @@ protects nothing: the lock counts only if the file in the folder is still the on
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
+from collections.abc import Hashable
 from pathlib import Path
 
 from persistence.errors import StoreError
 from persistence.home import FILE_MODE, FOLDER_MODE, Home
-from protocol.errors import InvalidRequest
+from protocol.errors import ActiveWriter
+
+log = logging.getLogger(__name__)
 
 _DOING = "lock"
 
@@ -39,7 +43,7 @@ class WriterLocks:
             thread_id: canonical, so that it is a file name.
 
         Raises:
-            InvalidRequest: another process (or another claim of this one) has it.
+            ActiveWriter: another process (or another claim of this one) has it.
             StoreError: the file system cannot lock.
         """
         path = self._folder / f"{thread_id}.lock"
@@ -56,7 +60,7 @@ class WriterLocks:
                     raise
                 os.close(descriptor)
         except BlockingIOError:
-            raise InvalidRequest(f"thread {thread_id} already has an active writer") from None
+            raise ActiveWriter(thread_id) from None
         except OSError as error:
             raise StoreError.from_os(_DOING, path, error) from error
 
@@ -84,6 +88,41 @@ class WriterLock:
             raise StoreError.from_os("remove", self._path, error) from error
         finally:
             os.close(descriptor)
+
+
+class ThreadClaims:
+    """The threads that this process has loaded, each claimed by whoever serves it.
+
+    A file system that cannot lock keeps nobody from working: the locks protect from other programs only.
+    """
+
+    def __init__(self, home: Home) -> None:
+        self._locks = WriterLocks(home)
+        # Invariant: a lock is here from ``hold`` to ``release``.
+        self._held: dict[Hashable, WriterLock] = {}
+
+    def hold(self, owner: Hashable, thread_id: str) -> None:
+        """Claim the thread, unless this owner has it already.
+
+        Raises:
+            ActiveWriter: another process has it.
+        """
+        if owner in self._held:
+            return
+        try:
+            self._held[owner] = self._locks.claim(thread_id)
+        except StoreError as error:
+            log.warning("thread %s is not locked: %s", thread_id, error)
+
+    def release(self, owner: Hashable) -> None:
+        """Let others have the owner's thread."""
+        lock = self._held.pop(owner, None)
+        if lock is None:
+            return
+        try:
+            lock.release()
+        except StoreError as error:
+            log.warning("a lock was left behind: %s", error)
 
 
 def _is_at(path: Path, descriptor: int) -> bool:

@@ -46,6 +46,15 @@ class InvalidRequest(RpcError):
     code = -32600
 
 
+class ActiveWriter(RpcError):
+    """Nobody's fault: another process has the thread loaded."""
+
+    code = -32600
+
+    def __init__(self, thread_id: str) -> None:
+        super().__init__(f"thread {thread_id} already has an active writer")
+
+
 class InvalidParams(RpcError):
     """The client's fault, for the few checks where the reference uses -32602 (input too large, ...)."""
 

@@ -28,7 +28,7 @@ from protocol.late_imports import one_import_at_a_time
 from protocol.runtime import Runtime
 from spoold.options import DaemonOptions, StartError
 from spoold.ownership import Succession
-from spoold.system_runtime import SystemRuntime
+from spoold.system_runtime import SystemRuntime, allow_open_files
 from spoold.version import __version__
 from spoold.websocket_auth import authenticator_from
 from transport.connection import Gateway, Limits
@@ -141,6 +141,7 @@ async def run_daemon(
     try:
         config = Config.load(home, options.overrides)
         server_cwd = os.getcwd()  # noqa: PTH109 - paths travel as text
+        allow_open_files()
         runtime = SystemRuntime()
         listeners = await open_listeners(
             listens, home.root, authenticator_from(options.ws_auth, runtime), succession.stdio

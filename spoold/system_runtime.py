@@ -3,10 +3,22 @@
 from __future__ import annotations
 
 import random
+import resource
 import time
 import uuid
 
 import uuid_utils
+
+MOST_OPEN_FILES = 65_536
+"""Children inherit the limit, and some go through all numbers below it before they start."""
+
+
+def allow_open_files() -> None:
+    """Raise the soft limit of open files to the hard one: every loaded thread and every client takes one."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MOST_OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, MOST_OPEN_FILES)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 class SystemRuntime:

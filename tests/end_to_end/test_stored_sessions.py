@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import re
@@ -328,3 +329,25 @@ async def test_a_database_of_garbage_is_set_aside_and_made_again_from_the_sessio
         assert "set aside as spoold.sqlite.corrupt-" in daemon.stderr
         thread = (await client.call("thread/start", {"ephemeral": True}))["thread"]
         assert (await client.run_turn(thread["id"], "say fine"))["status"] == "completed"
+
+
+async def test_a_thread_that_another_program_has_loaded_is_refused_until_it_lets_go(tmp_path: Path) -> None:
+    async with open_daemon(tmp_path) as daemon:
+        client = daemon.client
+        thread_id = (await client.call("thread/start"))["thread"]["id"]
+        await client.run_turn(thread_id, "say hello")
+        path = daemon.home / "thread-writer-locks" / f"{thread_id}.lock"
+        assert path.exists(), "claimed while it is loaded"
+    assert not path.exists()
+    with path.open("w") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        async with open_daemon(tmp_path) as daemon:
+            with pytest.raises(RpcFailed, match="already has an active writer"):
+                await daemon.client.call("thread/resume", {"threadId": thread_id})
+            with pytest.raises(RpcFailed, match="already has an active writer"):
+                await daemon.client.call("thread/name/set", {"threadId": thread_id, "name": "n"})
+            read = await daemon.client.call("thread/read", {"threadId": thread_id, "includeTurns": True})
+            assert len(read["thread"]["turns"]) == 1
+            fcntl.flock(other, fcntl.LOCK_UN)
+            await daemon.client.call("thread/resume", {"threadId": thread_id})
+            assert (await daemon.client.run_turn(thread_id, "say more"))["status"] == "completed"

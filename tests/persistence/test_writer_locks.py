@@ -12,8 +12,8 @@ import pytest
 
 from persistence.errors import StoreError
 from persistence.home import Home
-from persistence.writer_locks import WriterLocks
-from protocol.errors import InvalidRequest
+from persistence.writer_locks import ThreadClaims, WriterLocks
+from protocol.errors import ActiveWriter
 
 THREAD = "01a1fb70-58c6-78a0-9385-9314e1aa3ef4"
 
@@ -54,7 +54,7 @@ def test_a_thread_that_another_process_writes_to_is_refused_until_that_dies(
     ) as other:
         assert other.stdout is not None
         assert other.stdout.readline() == b"1\n"
-        with pytest.raises(InvalidRequest) as refused:
+        with pytest.raises(ActiveWriter) as refused:
             locks.claim(THREAD)
         assert refused.value.message == f"thread {THREAD} already has an active writer"
         other.kill()
@@ -65,7 +65,7 @@ def test_a_thread_that_another_process_writes_to_is_refused_until_that_dies(
 
 def test_two_claims_of_one_process_exclude_each_other(locks: WriterLocks) -> None:
     lock = locks.claim(THREAD)
-    with pytest.raises(InvalidRequest, match="active writer"):
+    with pytest.raises(ActiveWriter, match="active writer"):
         locks.claim(THREAD)
     locks.claim(THREAD[:-1] + "5").release()
     lock.release()
@@ -97,3 +97,27 @@ def test_a_folder_that_cannot_be_used_is_the_disks_fault(locks: WriterLocks, pat
     with pytest.raises(StoreError) as failed:
         locks.claim(THREAD)
     assert failed.value.fault == "disk"
+
+
+def test_a_claim_is_its_owners_until_it_is_released(tmp_path: Path) -> None:
+    claims = ThreadClaims(Home.open(tmp_path))
+    claims.hold("one", THREAD)
+    claims.hold("one", THREAD)
+    with pytest.raises(ActiveWriter):
+        claims.hold("two", THREAD)
+    claims.release("two")
+    with pytest.raises(ActiveWriter):
+        claims.hold("two", THREAD)
+    claims.release("one")
+    claims.release("one")
+    claims.hold("two", THREAD)
+
+
+def test_a_file_system_that_cannot_lock_keeps_nobody_from_working(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    claims = ThreadClaims(Home.open(tmp_path))
+    (tmp_path / "thread-writer-locks").write_text("in the way")
+    claims.hold("one", THREAD)
+    claims.release("one")
+    assert f"thread {THREAD} is not locked" in caplog.text

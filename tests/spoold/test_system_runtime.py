@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+import subprocess
+import sys
 import time
 import uuid
 
@@ -51,3 +53,11 @@ def test_local_time_is_in_the_machines_zone(monkeypatch: pytest.MonkeyPatch) -> 
         time.tzset()
     assert os.environ.get("TZ") == before
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d-\d\d-\d\d", SystemRuntime().local_time(0))
+
+
+def test_a_daemon_may_have_as_many_files_open_as_the_machine_lets_it() -> None:
+    limits = "import resource; print(resource.getrlimit(resource.RLIMIT_NOFILE)[0])"
+    code = f"import spoold.system_runtime as s; s.allow_open_files(); {limits}"
+    code = f"import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (100, 900)); {code}"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
+    assert out.stdout == b"900\n"
