@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from persistence.config_effective import effective
 from persistence.config_keys import DEFAULTS, BadValue, check
@@ -33,16 +33,10 @@ from persistence.config_layers import (
     split_key,
 )
 from persistence.home import Home
-from protocol.settings import (
-    ApprovalPolicy,
-    DangerFullAccess,
-    GranularPolicy,
-    ReadOnly,
-    ReasoningSummary,
-    SandboxMode,
-    SandboxPolicy,
-    WorkspaceWrite,
-)
+from protocol.late_imports import one_import_at_a_time
+
+if TYPE_CHECKING:
+    from protocol.settings import ApprovalPolicy, ReasoningSummary, SandboxMode, SandboxPolicy
 
 __all__ = ["DEFAULT_MODEL", "OFFLINE", "OPENAI", "Config", "ConfigError", "Limits", "Unattended"]
 
@@ -211,6 +205,8 @@ class Config:
         """When commands ask. ``on-failure`` of older files is treated as ``on-request``."""
         value = self.get("approval_policy")
         if isinstance(value, dict):
+            with one_import_at_a_time:
+                from protocol.settings import GranularPolicy  # not needed to start
             return GranularPolicy.from_wire(value)
         return cast("ApprovalPolicy", "on-request" if value == "on-failure" else value)
 
@@ -221,6 +217,8 @@ class Config:
 
     def sandbox_policy(self, mode: SandboxMode | None = None) -> SandboxPolicy:
         """The sandbox of a mode (of ``sandbox_mode`` when None) with the settings of its table."""
+        with one_import_at_a_time:
+            from protocol.settings import DangerFullAccess, ReadOnly, WorkspaceWrite  # not needed to start
         match mode or self.sandbox_mode:
             case "danger-full-access":
                 return DangerFullAccess()

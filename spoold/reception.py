@@ -30,7 +30,6 @@ from spoold.options import DaemonOptions, StartError
 from spoold.ownership import Succession
 from spoold.system_runtime import SystemRuntime, allow_open_files
 from spoold.version import __version__
-from spoold.websocket_auth import authenticator_from
 from transport.connection import Gateway, Limits
 from transport.handshake import GREETING
 from transport.listen import Listen, ListenError, Listeners, open_listeners
@@ -38,6 +37,7 @@ from transport.listen import Listen, ListenError, Listeners, open_listeners
 if TYPE_CHECKING:
     from actors.peer import Peer
     from transport.daemon import Daemon
+    from transport.http_front import Authenticator
 
 log = logging.getLogger(__name__)
 
@@ -144,7 +144,7 @@ async def run_daemon(
         allow_open_files()
         runtime = SystemRuntime()
         listeners = await open_listeners(
-            listens, home.root, authenticator_from(options.ws_auth, runtime), succession.stdio
+            listens, home.root, _authenticator(options, runtime), succession.stdio
         )
     except (HomeError, ConfigError, ListenError) as error:
         raise StartError(str(error)) from None
@@ -185,6 +185,14 @@ async def run_daemon(
         code = await run_rooms(door, signals)
         nursery.cancel_scope.cancel()
     return code
+
+
+def _authenticator(options: DaemonOptions, runtime: Runtime) -> Authenticator | None:
+    if options.ws_auth.mode is None:
+        return None
+    with one_import_at_a_time:
+        from spoold.websocket_auth import authenticator_from
+    return authenticator_from(options.ws_auth, runtime)
 
 
 def _open_control(listeners: Listeners, home: Home) -> bool:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 import trio.testing
 
+from protocol.initialize import InitializeResult
 from tests.transport.conftest import Session
 from tests.transport.fakes import INITIALIZE, note
 from transport.connection import Limits
@@ -66,6 +67,7 @@ async def test_initialize_answers_with_the_versions_and_the_home(serve: Serve) -
     assert result["userAgent"].endswith(") spoold/9.9")
     assert result["codexHome"] == "/home/of/daemon"
     assert (result["platformFamily"], result["platformOs"]) == ("unix", "linux")
+    assert InitializeResult.from_wire(result).to_wire() == result
     assert session.daemon.ready == [session.connection]
     assert session.connection.client_name == "tester"
 
