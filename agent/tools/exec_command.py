@@ -23,7 +23,6 @@ import trio
 from agent.events import ApprovalFailed, CommandApproval, ItemCompleted, ItemDelta, ItemStarted
 from agent.tools.call_arguments import BadArguments, unusable
 from agent.tools.command_policy import Ask, Refuse, Run, amendment, command_key, judge
-from agent.tools.command_text import join_argv
 from agent.tools.exec_arguments import SPEC, ExecArguments, read_arguments
 from agent.tools.output_buffer import shortened, token_count
 from agent.tools.sandbox import SandboxProbe, SandboxStatus, sandboxed_argv, wants_sandbox
@@ -32,6 +31,7 @@ from agent.tools.toolset import ToolCall, ToolResult, ToolTurn
 from protocol.items import CommandExecutionItem
 from protocol.runtime import Runtime
 from protocol.settings import ReadOnly, WorkspaceWrite
+from protocol.shell_text import join_command
 
 REJECTED = 'exec_command failed: CreateProcess { message: "Rejected(\\"rejected by user\\")" }'
 ABORTED = "aborted by user"
@@ -125,7 +125,7 @@ class _OneCommand:
         self._argv = tool.argv(arguments)
         self._item = CommandExecutionItem(
             id=call_id,
-            command=join_argv(self._argv),
+            command=join_command(self._argv),
             cwd=os.path.normpath(os.path.join(turn.settings.cwd, arguments.workdir or "")),  # noqa: PTH118
             command_actions=[{"type": "unknown", "command": arguments.cmd}],
             started_at_ms=turn.runtime.now_ms(),

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.tools.command_text import join_argv, plain_argv
+from agent.tools.command_text import plain_argv
+from protocol.shell_text import join_command
 
 
 @pytest.mark.parametrize(
@@ -26,17 +27,17 @@ from agent.tools.command_text import join_argv, plain_argv
     ],
 )
 def test_an_argv_is_shown_the_way_clients_know(argv: list[str], shown: str) -> None:
-    assert join_argv(argv) == shown
+    assert join_command(argv) == shown
 
 
 @given(st.lists(st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"])), min_size=1))
 def test_what_is_shown_can_be_read_back(argv: list[str]) -> None:
-    assert shlex.split(join_argv(argv)) == argv
+    assert shlex.split(join_command(argv)) == argv
 
 
 @given(st.text(st.sampled_from("ab$`\"'\\!^*?; \n#~="), max_size=12))
 def test_bash_reads_back_what_is_shown(word: str) -> None:
-    text = f"printf '%s.' {join_argv([word])}"
+    text = f"printf '%s.' {join_command([word])}"
     done = subprocess.run(["/bin/bash", "-c", text], capture_output=True, check=True)
     assert done.stdout.decode() == f"{word}."
 
