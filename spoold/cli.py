@@ -1,4 +1,4 @@
-"""The command line: ``spoold serve``, ``spoold app-server``, ``spoold schema``.
+"""The command line: ``spoold serve``, ``spoold app-server``, ``spoold queue``, ``spoold schema``.
 
 ``app-server`` takes the flags of the program whose protocol spoold speaks, so that a client which starts
 its server by itself can start spoold instead. Flags for what spoold does not offer are accepted with a
@@ -103,7 +103,21 @@ def _ignored(command: _Command) -> _Command:
     return command
 
 
-@click.group(context_settings=_CONTEXT, invoke_without_command=True)
+class _Commands(click.Group):
+    """The commands; one that only talks to a daemon is imported when it is used."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted((*super().list_commands(ctx), "queue"))
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name != "queue":
+            return super().get_command(ctx, cmd_name)
+        from spoold.queue_command import queue
+
+        return queue
+
+
+@click.group(cls=_Commands, context_settings=_CONTEXT, invoke_without_command=True)
 @click.version_option(__version__, message="spoold %(version)s")
 @_settings
 @click.pass_context

@@ -51,7 +51,10 @@ REAL_MACHINE = {"spoold/system_runtime.py", "spoold/demo.py", "spoold/client.py"
 NEEDS_NO_LOCK = {("agent/model/http_stream.py", "httpx2")}
 """Imported again by functions that run only after one of the page has imported it with the lock held."""
 BEFORE_THREADS = {
-    *(f"spoold/{page}.py" for page in ("cli", "client", "demo", "logs", "ownership", "protocol_page")),
+    *(
+        f"spoold/{page}.py"
+        for page in ("cli", "client", "demo", "logs", "ownership", "protocol_page", "queue_command")
+    ),
 }
 """What imports before a daemon has threads, or is no daemon."""
 

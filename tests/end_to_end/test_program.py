@@ -53,7 +53,7 @@ def test_the_version_is_one_line_on_stdout(tmp_path: Path) -> None:
 def test_help_names_the_commands_and_touches_no_home(tmp_path: Path) -> None:
     result = spoold(tmp_path, "--help")
     assert result.returncode == 0
-    assert {"serve", "app-server", "schema"} <= set(result.stdout.split())
+    assert {"serve", "app-server", "queue", "schema"} <= set(result.stdout.split())
     assert list(tmp_path.iterdir()) == []
 
 
