@@ -303,7 +303,7 @@ def _sole(error: BaseException) -> BaseException:
 
 def _refusal(error: RpcFailed, thread: str) -> str:
     said = error.message
-    if "thread not found" in said:
+    if "thread not found" in said or "invalid thread id" in said:
         return f"{said}; THREAD has to be the id of a thread in the home of this daemon (--home)"
     if "reorder must include" in said:
         return f"{said}; `spoold queue list {thread}` shows the rows"

@@ -261,6 +261,7 @@ async def test_what_cannot_be_done_is_one_line_that_says_what_to_do(tmp_path: Pa
         thread, _ = await busy_thread(daemon)
         for arguments in (["list"], ["add", "say one"], ["delete", "row"], ["reorder", "row"]):
             refused(await queue(tmp_path, arguments[0], UNKNOWN, *arguments[1:]), 1, UNKNOWN, "THREAD")
+        refused(await queue(tmp_path, "list", "bad"), 1, "invalid thread id", "THREAD")
         hint = f"`spoold queue list {thread}`"
         refused(await queue(tmp_path, "delete", thread, "nothing"), 1, "no row nothing", hint)
         refused(await queue(tmp_path, "reorder", thread, "nothing"), 1, "exactly once", hint)
