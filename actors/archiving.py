@@ -14,6 +14,7 @@ from actors.effects import Decision, EndActor, ShowGone
 from actors.peer import Reply
 from actors.state import ThreadState, change_record
 from actors.views import stored_thread
+from persistence.queue import forget_queue
 from protocol.errors import InvalidRequest, RpcError
 from protocol.lifecycle_methods import UnarchiveResult
 from protocol.notifications import ThreadNote
@@ -45,6 +46,8 @@ class Delete(OnStoredThread):
         decision = await _put_away(state, context, archived_too=True)
         if state.materialised:
             decision.relocate = "delete"
+        elif not state.ephemeral:
+            decision.queue.extend(forget_queue(state.record.id))
         decision.answer(reply, Empty())
         for thread_id in (state.record.id, *decision.also):
             decision.notify("thread/deleted", ThreadNote(thread_id=thread_id))

@@ -36,6 +36,8 @@ def turn_over(decision: Decision, *, completed: bool, interrupted: bool, step: S
         )
         decision.queue.append(rows.change(row))
         queue = replace(queue, claimed=None).with_row(row)
+        decision.state = replace(state, queue=queue)
+        show(decision)
     pause = step.pause_queue and interrupted and bool(queue.rows)
     if pause or (queue.paused and completed):
         decision.queue.append(rows.pause(state.record.id, pause))

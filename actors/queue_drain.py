@@ -22,6 +22,7 @@ from agent.events import Submission
 from agent.model.events import ResponseItem
 from persistence import queue as rows
 from persistence.queue import QueuedTurn
+from protocol.errors import InvalidRequest
 from protocol.queue_methods import QueueStartResult
 from protocol.turn_methods import TurnStartParams
 
@@ -47,7 +48,11 @@ def dispatch(
     try:
         params = TurnStartParams.model_validate(row.params, by_alias=True, by_name=False)
     except ValidationError as error:
-        return failed(state, row, f"the queued turn cannot be read: {error.error_count()} errors", step)
+        why = f"the queued turn cannot be read: {error.error_count()} errors"
+        decision = failed(state, row, why, step)
+        if reply is not None:
+            decision.refuse(reply, InvalidRequest(why))
+        return decision
     submission = Submission(step.runtime.new_id(), params.input, params.client_user_message_id)
 
     def claim(decision: Decision, turn: RunningTurn) -> None:

@@ -107,12 +107,14 @@ def view(row: QueuedTurn, started_as: str | None = None) -> QueuedTurnView:
         status = RowStarted(turn_id=started_as)
     elif row.state == "failed":
         status = RowFailed(error=row.failure or "")
+    # What another version or a damaged disk has left must be visible, so that it can be deleted.
+    said, client_id = row.params.get("input"), row.params.get("clientUserMessageId")
     metadata = row.params.get("responsesapiClientMetadata")
     return QueuedTurnView(
         id=row.id,
         turn_start_params=row.params,
         status=status,
-        input=row.params.get("input") or [],
-        client_user_message_id=row.params.get("clientUserMessageId") or "",
+        input=said if isinstance(said, list) else [],
+        client_user_message_id=client_id if isinstance(client_id, str) else "",
         responsesapi_client_metadata=metadata if isinstance(metadata, dict) else None,
     )

@@ -110,6 +110,11 @@ class QueueAdd:
             if step.draining():
                 raise draining_error()
             decision = turns.shut_down(state, step, await context.unseen())
+            if decision.state.queue.paused:
+                # Whoever interrupts for a message wants it to run.
+                decision.queue.append(rows.pause(state.record.id, False))
+                queue = replace(decision.state.queue, paused=False)
+                decision.state = replace(decision.state, queue=queue)
         decision.state = replace(decision.state, queue=decision.state.queue.with_row(row))
         decision.queue.append(rows.insert(state.record.id, row))
         answer = Decision(decision.state)

@@ -324,6 +324,9 @@ class ThreadActor:
             log.error("thread %s: a step was not recorded: %s", self.thread_id, error)
             await self._unmake(message)
             self._refuse(message, InternalError(str(error)))
+            if isinstance(message, Drain):
+                # Nothing has begun. The next step tries again; trying at once would spin on a full disk.
+                return
             if isinstance(message, Perform) and decision.state.turn_id == self.state.turn_id:
                 # It had nothing to do with the running turn, which has lost nothing by it.
                 return
@@ -384,7 +387,8 @@ class ThreadActor:
             if not self._publisher.publish(effect):
                 self._carry_out(effect)
         decision.state.check_invariants()
-        if not self._drain_sent and not self._ending and may_drain(decision.state):
+        held = self._drain_sent or self._ending or self._step.draining()
+        if not held and may_drain(decision.state):
             self._drain_sent = True
             self.mailbox.put_always(Drain())
         if had_turn and decision.state.turn is None:

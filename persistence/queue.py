@@ -8,8 +8,8 @@ instant; after a crash, what a claimed row is, the rollout decides (see ``recove
 ``queued_turns_started`` remembers which row became which turn: adding a message again under its client id, or
 deleting one that has started, can then be answered with the turn.
 
-``queue_order`` is unique in a thread. Reordering first moves every row below zero, so that no two rows hold
-one number in between.
+``queue_order`` is unique in a thread, and may be negative. Reordering first moves every row far below all
+others, so that no two rows hold one number in between.
 """
 
 from __future__ import annotations
@@ -23,6 +23,9 @@ from typing import Any, Literal
 from persistence.database import Operation
 
 RowState = Literal["pending", "dispatching", "failed"]
+
+FAR = 1 << 40
+"""More than any two orders are apart."""
 
 INTERRUPTED = "queued turn dispatch was interrupted while app-server restarted"
 """The failure of a row that was claimed when the daemon died and did not become a turn."""
@@ -136,7 +139,8 @@ def started(thread_id: str, row: QueuedTurn) -> list[Operation]:
 def reorder(thread_id: str, rows: Sequence[QueuedTurn]) -> list[Operation]:
     """Store the orders of these rows, which are all of the thread's that are not claimed."""
     aside = (
-        "UPDATE thread_queued_turns SET queue_order=-1-queue_order WHERE thread_id=? AND state<>'dispatching'"
+        f"UPDATE thread_queued_turns SET queue_order=queue_order-{FAR} "  # noqa: S608
+        "WHERE thread_id=? AND state<>'dispatching'"
     )
     place = "UPDATE thread_queued_turns SET queue_order=? WHERE queued_turn_id=?"
     return [(aside, (thread_id,)), *((place, (row.order, row.id)) for row in rows)]

@@ -197,12 +197,14 @@ class Store:
     async def queue(self, thread_id: str) -> StoredQueue:
         """The thread's queue, as a crash left it: claimed rows are settled by what the rollout says."""
 
+        now_ms = self._runtime.now_ms()
+
         def read(connection: sqlite3.Connection) -> StoredQueue:
             stored = read_queue(connection, thread_id)
             if not stored.claimed:
                 return stored
             up_to_date(connection, self._writer, self._home, thread_id)
-            settled, operations = recovered(connection, thread_id, stored, self._runtime.now_ms())
+            settled, operations = recovered(connection, thread_id, stored, now_ms)
             self._writer.call(Job(operations=operations))
             return settled
 
