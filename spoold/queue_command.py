@@ -186,6 +186,8 @@ def _first_line(row: dict[str, Any]) -> str:
     parts = [
         str(part.get("text", "")) if part.get("type") == "text" else f"[{part.get('type')}]"
         for part in row["input"]
+        # What a damaged disk has left is listed too, so that it can be deleted.
+        if isinstance(part, dict)
     ]
     lines = " ".join(parts).strip().splitlines() or [""]
     line = lines[0]
