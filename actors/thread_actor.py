@@ -324,11 +324,9 @@ class ThreadActor:
             log.error("thread %s: a step was not recorded: %s", self.thread_id, error)
             await self._unmake(message)
             self._refuse(message, InternalError(str(error)))
-            if isinstance(message, Drain):
-                # Nothing has begun. The next step tries again; trying at once would spin on a full disk.
-                return
-            if isinstance(message, Perform) and decision.state.turn_id == self.state.turn_id:
-                # It had nothing to do with the running turn, which has lost nothing by it.
+            same_turn = decision.state.turn_id == self.state.turn_id
+            if isinstance(message, Drain) or (isinstance(message, Perform) and same_turn):
+                # The running turn has lost nothing. Draining again at once would spin on a full disk.
                 return
             decision = await self._broken(f"the turn could not be recorded: {error}")
             if isinstance(message, Shutdown | Leave):
@@ -387,8 +385,7 @@ class ThreadActor:
             if not self._publisher.publish(effect):
                 self._carry_out(effect)
         decision.state.check_invariants()
-        held = self._drain_sent or self._ending or self._step.draining()
-        if not held and may_drain(decision.state):
+        if not (self._drain_sent or self._ending or self._step.draining()) and may_drain(decision.state):
             self._drain_sent = True
             self.mailbox.put_always(Drain())
         if had_turn and decision.state.turn is None:
@@ -483,8 +480,7 @@ class ThreadActor:
             case ReloadContext():
                 self._context = None
             case StartTurn(job=job):
-                assert self._nursery is not None
-                assert self.state is not None
+                assert self._nursery is not None and self.state is not None
                 self._task = TurnTask(job, self.state.settings.model_provider, self.mailbox, self._runner)
                 self._nursery.start_soon(self._task.run)
             case SteerTurn(submission=submission):
