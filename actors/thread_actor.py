@@ -326,8 +326,7 @@ class ThreadActor:
             self._refuse(message, InternalError(str(error)))
             same_turn = decision.state.turn_id == self.state.turn_id
             if isinstance(message, Drain) or (isinstance(message, Perform) and same_turn):
-                # The running turn has lost nothing. Draining again at once would spin on a full disk.
-                return
+                return  # The running turn has lost nothing; draining again at once would spin on a full disk.
             decision = await self._broken(f"the turn could not be recorded: {error}")
             if isinstance(message, Shutdown | Leave):
                 decision.effects.append(EndActor())
@@ -480,7 +479,8 @@ class ThreadActor:
             case ReloadContext():
                 self._context = None
             case StartTurn(job=job):
-                assert self._nursery is not None and self.state is not None
+                assert self._nursery is not None
+                assert self.state is not None
                 self._task = TurnTask(job, self.state.settings.model_provider, self.mailbox, self._runner)
                 self._nursery.start_soon(self._task.run)
             case SteerTurn(submission=submission):
