@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from persistence.fault_points import reach
 from persistence.schema import migrate
 
 log = logging.getLogger(__name__)
@@ -117,6 +118,7 @@ def transact(connection: sqlite3.Connection, operations: Iterable[Operation]) ->
     try:
         for statement, parameters in operations:
             connection.execute(statement, parameters)
+        reach("before COMMIT")
         connection.execute("COMMIT")
     except BaseException:
         if connection.in_transaction:

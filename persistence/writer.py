@@ -30,6 +30,7 @@ from persistence.appending import encode_lines, make_folders, sync_path, write_a
 from persistence.database import note_damage, open_for_writing, transact
 from persistence.errors import StoreError
 from persistence.facts import append_name
+from persistence.fault_points import reach
 from persistence.home import Home
 from persistence.indexer import COLUMNS, Indexer, RolloutState, begin, parse_line, save
 from persistence.jobs import NO_ROW, Append, Apply, Batch, Job, Release
@@ -198,14 +199,19 @@ class Writer:
                     outcomes.append((job, None))
                 case Job():
                     outcomes.append((job, None))
+        if to_sync:
+            reach("before the flush")
         failures = self._sync(to_sync)
+        reach("before the transaction")
         database_failures = self._transact(connection, [job for job, error in outcomes if job.operations])
+        reach("after COMMIT")
         for job, failure in outcomes:
             error = failure or failures.get(id(job)) or database_failures.get(id(job))
             if error is None and isinstance(job, Append) and job.batch is not None:
                 error = self._after_commit(connection, job.batch)
             finished.add(id(job))
             job.done(error)
+        reach("after the callers are told")
 
     def _after_commit(self, connection: sqlite3.Connection, batch: Batch) -> StoreError | None:
         if "name" in batch.facts:
