@@ -383,7 +383,7 @@ class ThreadActor:
             if isinstance(effect, Answer | AnswerResume | Refuse):
                 self._in_hand = None
             if not self._publisher.publish(effect):
-                self._carry_out(effect)
+                self._carry_out(effect, decision.state)
         decision.state.check_invariants()
         if not (self._drain_sent or self._ending or self._step.draining()) and may_drain(decision.state):
             self._drain_sent = True
@@ -471,7 +471,7 @@ class ThreadActor:
         self._use_runtime()
         return self._context
 
-    def _carry_out(self, effect: Effect) -> None:
+    def _carry_out(self, effect: Effect, state: ThreadState) -> None:
         """The effects that concern the actor itself. Nothing waits."""
         match effect:
             case GrowContext(items=items):
@@ -480,8 +480,8 @@ class ThreadActor:
             case ReloadContext():
                 self._context = None
             case StartTurn(job=job):
-                assert self._nursery is not None and self.state is not None
-                self._task = TurnTask(job, self.state.settings.model_provider, self.mailbox, self._runner)
+                assert self._nursery is not None
+                self._task = TurnTask(job, state.settings.model_provider, self.mailbox, self._runner)
                 self._nursery.start_soon(self._task.run)
             case SteerTurn(submission=submission):
                 assert self._task is not None

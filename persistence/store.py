@@ -196,7 +196,6 @@ class Store:
 
     async def queue(self, thread_id: str) -> StoredQueue:
         """The thread's queue, as a crash left it: claimed rows are settled by what the rollout says."""
-
         now_ms = self._runtime.now_ms()
 
         def read(connection: sqlite3.Connection) -> StoredQueue:
