@@ -326,8 +326,7 @@ class ThreadActor:
             self._refuse(message, InternalError(str(error)))
             same_turn = decision.state.turn_id == self.state.turn_id
             if isinstance(message, Drain) or (isinstance(message, Perform) and same_turn):
-                # The running turn has lost nothing. Draining again at once would spin on a full disk.
-                return
+                return  # The running turn has lost nothing; draining again at once would spin on a full disk.
             decision = await self._broken(f"the turn could not be recorded: {error}")
             if isinstance(message, Shutdown | Leave):
                 decision.effects.append(EndActor())
@@ -383,7 +382,7 @@ class ThreadActor:
             if isinstance(effect, Answer | AnswerResume | Refuse):
                 self._in_hand = None
             if not self._publisher.publish(effect):
-                self._carry_out(effect, decision.state)
+                self._carry_out(effect)
         decision.state.check_invariants()
         if not (self._drain_sent or self._ending or self._step.draining()) and may_drain(decision.state):
             self._drain_sent = True
@@ -471,7 +470,7 @@ class ThreadActor:
         self._use_runtime()
         return self._context
 
-    def _carry_out(self, effect: Effect, state: ThreadState) -> None:
+    def _carry_out(self, effect: Effect) -> None:
         """The effects that concern the actor itself. Nothing waits."""
         match effect:
             case GrowContext(items=items):
@@ -481,7 +480,8 @@ class ThreadActor:
                 self._context = None
             case StartTurn(job=job):
                 assert self._nursery is not None
-                self._task = TurnTask(job, state.settings.model_provider, self.mailbox, self._runner)
+                assert self.state is not None
+                self._task = TurnTask(job, self.state.settings.model_provider, self.mailbox, self._runner)
                 self._nursery.start_soon(self._task.run)
             case SteerTurn(submission=submission):
                 assert self._task is not None

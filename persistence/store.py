@@ -20,6 +20,7 @@ import trio
 
 from persistence.errors import StoreError
 from persistence.facts import UNSET, Goal, GoalStatus, ReadState, Unset, read_goal, read_states_of
+from persistence.fault_points import reach
 from persistence.history import History
 from persistence.home import Home
 from persistence.indexer import RolloutState
@@ -147,9 +148,13 @@ class Store:
             except trio.RunFinishedError:
                 log.warning("a commit ended after the program's event loop did")
 
+        if batch.queue:
+            reach("before a queue's commit")
         self._writer.submit(Append(done=done, batch=batch))
         with trio.CancelScope(shield=True):
             await finished.wait()
+        if batch.queue:
+            reach("after a queue's commit")
         if outcome[0] is not None:
             raise outcome[0]
 
@@ -204,7 +209,9 @@ class Store:
                 return stored
             up_to_date(connection, self._writer, self._home, thread_id)
             settled, operations = recovered(connection, thread_id, stored, now_ms)
+            reach("before a claim is settled")
             self._writer.call(Job(operations=operations))
+            reach("after a claim is settled")
             return settled
 
         return await self._read(read)

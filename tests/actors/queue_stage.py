@@ -194,7 +194,7 @@ class QueueScene(Scene):
     # -- what is where ---------------------------------------------------------------------------------
 
     def running(self, thread_id: str) -> str | None:
-        """What was said to the running turn first, of those that are met; None where none runs."""
+        """The id of the turn that runs."""
         state = self.stage.actor(thread_id).state
         return None if state is None or state.turn is None else state.turn.id
 
