@@ -10,6 +10,7 @@ Rules:
 
 from __future__ import annotations
 
+from bisect import bisect
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -54,12 +55,14 @@ class Queue:
 
     def with_row(self, row: QueuedTurn) -> Queue:
         """One more row, at the place its order says."""
-        rows = sorted((*self.rows, row), key=lambda each: each.order)
-        return replace(self, rows=tuple(rows))
+        at = bisect(self.rows, row.order, key=lambda each: each.order)
+        return replace(self, rows=(*self.rows[:at], row, *self.rows[at:]))
 
     def without(self, row_id: str) -> Queue:
         """That row gone."""
-        return replace(self, rows=tuple(row for row in self.rows if row.id != row_id))
+        # Mostly it is the head: found at once, however many wait behind it.
+        at = next((index for index, row in enumerate(self.rows) if row.id == row_id), len(self.rows))
+        return replace(self, rows=self.rows[:at] + self.rows[at + 1 :])
 
     def replaced(self, row: QueuedTurn) -> Queue:
         """The row of the same id as it is now."""
