@@ -9,9 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from actors import lines as rollout
 from actors import turns
 from actors.acts import ActContext, archived
 from actors.effects import Decision
+from actors.loading import with_git
 from actors.peer import Reply
 from actors.queue_claims import show
 from actors.queue_drain import dispatch
@@ -115,6 +117,9 @@ class QueueAdd:
                 decision.queue.append(rows.pause(state.record.id, False))
                 queue = replace(decision.state.queue, paused=False)
                 decision.state = replace(decision.state, queue=queue)
+        # A row of a thread that is nowhere on the disk would be lost with the process.
+        decision.state = await with_git(decision.state)
+        rollout.materialise(decision, now, step.runtime.new_id())
         decision.state = replace(decision.state, queue=decision.state.queue.with_row(row))
         decision.queue.append(rows.insert(state.record.id, row))
         answer = Decision(decision.state)
