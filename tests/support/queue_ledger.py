@@ -11,6 +11,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
+from trio_websocket import ConnectionClosed
+
 from spoold.client import Client, ConnectionLost, RpcFailed
 from tests.support.every_message import user_text
 from tests.support.scripted_model import ScriptedModel
@@ -69,7 +71,7 @@ async def live(client: Client, model: ScriptedModel, ledger: Ledger, chance: ran
     """Fill, sort, thin out and drain one queue, until the script is over or the daemon dies."""
     try:
         await _live(client, model, ledger, chance)
-    except ConnectionLost:
+    except (ConnectionLost, ConnectionClosed):
         return
 
 
