@@ -103,14 +103,14 @@ class QueueAdd:
         row = QueuedTurn(
             step.runtime.new_id(), self.wire, state.queue.next_order(), created_at_ms=now, updated_at_ms=now
         )
+        if busy and self.params.when_busy in ("steer", "interrupt") and step.draining():
+            raise draining_error()
         if busy and self.params.when_busy == "steer":
             return self._steer(state, reply, row, context)
         decision = Decision(state)
         if busy and self.params.when_busy == "interrupt":
             # Before all others: it is what the user wants instead of what runs.
             row = replace(row, order=state.queue.first_order())
-            if step.draining():
-                raise draining_error()
             decision = turns.shut_down(state, step, await context.unseen())
             if decision.state.queue.paused:
                 # Whoever interrupts for a message wants it to run.

@@ -50,6 +50,19 @@ async def test_a_steering_add_goes_into_the_running_turn(scene: QueueScene) -> N
     assert await scene.said(thread_id) == ["direct", "now", "later"]
 
 
+@pytest.mark.parametrize("busy", ["steer", "interrupt"])
+async def test_nothing_is_said_to_the_last_turn_of_a_daemon_that_is_about_to_end(
+    scene: QueueScene, busy: str
+) -> None:
+    thread_id, turn = await scene.busy()
+    scene.stage.supervisor.begin_drain()
+    with pytest.raises(RpcError, match="draining"):
+        await scene.add(thread_id, "one", busy=busy).answer()
+    assert await scene.rows(thread_id) == []
+    await scene.end(thread_id, turn, taken=True)
+    assert await scene.said(thread_id) == ["direct"]
+
+
 @pytest.mark.parametrize("setting", ["drain", "pause"])
 async def test_an_interrupting_add_is_answered_ends_the_turn_and_runs_before_all_others(
     tmp_path: Path, setting: str
