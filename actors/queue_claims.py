@@ -17,6 +17,8 @@ def message_recorded(decision: Decision, item_id: str) -> None:
     claimed = state.queue.claimed
     if claimed is not None and claimed.item_id == item_id:
         decision.queue.extend(rows.started(state.record.id, claimed))
+        # The database reaches the disk at once: the line that takes the row's place must not come later.
+        decision.fsync = True
         decision.state = replace(state, queue=replace(state.queue, claimed=None))
 
 

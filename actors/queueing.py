@@ -120,6 +120,7 @@ class QueueAdd:
         # A row of a thread that is nowhere on the disk would be lost with the process.
         decision.state = await with_git(decision.state)
         rollout.materialise(decision, now, step.runtime.new_id())
+        decision.fsync = bool(decision.lines)
         decision.state = replace(decision.state, queue=decision.state.queue.with_row(row))
         decision.queue.append(rows.insert(state.record.id, row))
         answer = Decision(decision.state)

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import trio.testing
 
 from actors.archiving import Archive, Delete, Unarchive
+from actors.effects import Decision
 from actors.naming import SetName
-from persistence.queue import INTERRUPTED
+from actors.queue_claims import message_recorded
+from actors.queue_rows import Queue
+from persistence.queue import INTERRUPTED, QueuedTurn
 from persistence.store import Batch
 from protocol.errors import RpcError
 from protocol.user_input import MAX_INPUT_CHARS
 from tests.actors.acts_stage import takes
 from tests.actors.queue_stage import End, QueueScene, row_of, texts
 from tests.actors.stage import Stage, opened, text_input
+from tests.actors.test_turn_slot import TURN, state_in
 from tests.persistence.sessions import uuid_of
 
 ROW = uuid_of(0xB01)
@@ -377,3 +382,15 @@ async def test_starting_an_empty_queue_is_refused(scene: QueueScene) -> None:
     thread_id = await scene.stage.start(scene.owner)
     with pytest.raises(RpcError, match="queue is empty"):
         await scene.go_on(thread_id).answer()
+
+
+def test_a_row_goes_with_a_line_that_is_on_the_disk_itself() -> None:
+    state = state_in("running")
+    row = QueuedTurn("row", {}, 1, "dispatching", turn_id=TURN, item_id="message")
+    state = replace(state, queue=Queue(claimed=row))
+    recorded = Decision(state)
+    message_recorded(recorded, "message")
+    assert (recorded.fsync, recorded.state.queue.claimed, len(recorded.queue)) == (True, None, 2)
+    another = Decision(state)
+    message_recorded(another, "another")
+    assert (another.fsync, another.state, another.queue) == (False, state, [])
