@@ -8,7 +8,7 @@ import pytest
 
 from persistence.home import Home
 from persistence.writer_locks import WriterLocks
-from protocol.errors import InvalidRequest
+from protocol.errors import ActiveWriter
 from spoold.client import RpcFailed, connect_process
 from tests.support.daemon_process import clean_environment, write_config
 
@@ -26,7 +26,7 @@ async def test_the_reference_and_spoold_keep_each_other_from_a_thread_that_is_lo
         await client.initialize("tester")
         started = await client.call("thread/start", {"cwd": str(tmp_path)})
         thread_id = started["thread"]["id"]
-        with pytest.raises(InvalidRequest) as refused:
+        with pytest.raises(ActiveWriter) as refused:
             locks.claim(thread_id)
         # A thread that the reference can find, and has not loaded.
         await client.call("thread/name/set", {"threadId": thread_id, "name": "kept"})
