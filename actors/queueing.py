@@ -55,6 +55,11 @@ def _answer(shape: Shape, shown: QueuedTurnView, turn_id: str | None = None) -> 
     return QueueAddResult(queued_submission=shown, turn_id=turn_id)
 
 
+def _shape(params: QueueAddParams | QueueUpdateParams) -> Shape:
+    """By what the request brought."""
+    return "submission" if params.turn_start_params is None else "turn"
+
+
 def _check(state: ThreadState, shape: Shape) -> None:
     if state.ephemeral:
         what = "turns" if shape == "turn" else "submissions"
@@ -79,14 +84,9 @@ class QueueAdd:
     wire: dict[str, Any]
     """The ``TurnStartParams`` to keep, as they came."""
 
-    @property
-    def shape(self) -> Shape:
-        """By what the request brought."""
-        return "submission" if self.params.turn_start_params is None else "turn"
-
     async def decide(self, state: ThreadState, reply: Reply, context: ActContext) -> Decision:
         """See ``Act.decide``."""
-        _check(state, self.shape)
+        _check(state, _shape(self.params))
         client_id = self.wire.get("clientUserMessageId") or None
         if client_id is not None:
             again = await self._again(state, client_id, context)
@@ -124,7 +124,7 @@ class QueueAdd:
         decision.state = replace(decision.state, queue=decision.state.queue.with_row(row))
         decision.queue.append(rows.insert(state.record.id, row))
         answer = Decision(decision.state)
-        answer.answer(reply, _answer(self.shape, view(row)))
+        answer.answer(reply, _answer(_shape(self.params), view(row)))
         decision.effects[:0] = answer.effects
         show(decision)
         return decision
@@ -133,28 +133,28 @@ class QueueAdd:
         """The answer for a message that was added before under the same client id."""
         claimed = state.queue.claimed
         if claimed is not None and claimed.client_id == client_id:
-            return _answer(self.shape, view(claimed, claimed.turn_id), claimed.turn_id)
+            return _answer(_shape(self.params), view(claimed, claimed.turn_id), claimed.turn_id)
         for row in state.queue.rows:
             if row.client_id == client_id:
-                return _answer(self.shape, view(row))
+                return _answer(_shape(self.params), view(row))
         found = await context.store.queued_turn_started(state.record.id, client_id=client_id)
         if found is None:
             return None
         shown = view(QueuedTurn(found.id, self.wire, 0), found.turn_id)
-        return _answer(self.shape, shown, found.turn_id)
+        return _answer(_shape(self.params), shown, found.turn_id)
 
     def _steer(self, state: ThreadState, reply: Reply, row: QueuedTurn, context: ActContext) -> Decision:
         assert state.turn is not None
         params = TurnStartParams.model_validate(self.wire, by_alias=True, by_name=False)
         submission = Submission(context.step.runtime.new_id(), params.input, row.client_id)
         decision = Decision(state)
-        decision.answer(reply, _answer(self.shape, view(row, state.turn.id), state.turn.id))
+        decision.answer(reply, _answer(_shape(self.params), view(row, state.turn.id), state.turn.id))
         turns.into_turn(decision, submission)
         return decision
 
     def missing(self, thread_id: str) -> RpcError:
         """See ``Act.missing``."""
-        return _missing(self.shape, thread_id)
+        return _missing(_shape(self.params), thread_id)
 
 
 def wire_of(params: QueueAddParams | QueueUpdateParams, raw_turn: dict[str, Any] | None) -> dict[str, Any]:
@@ -228,40 +228,35 @@ class QueueUpdate:
     params: QueueUpdateParams
     wire: dict[str, Any]
 
-    @property
-    def shape(self) -> Shape:
-        """By what the request brought."""
-        return "submission" if self.params.turn_start_params is None else "turn"
-
     async def decide(self, state: ThreadState, reply: Reply, context: ActContext) -> Decision:
         """See ``Act.decide``."""
-        _check(state, self.shape)
+        _check(state, _shape(self.params))
         row_id = self.params.queued_turn_id or self.params.queued_submission_id or ""
         row = state.queue.find(row_id)
         decision = Decision(state)
         if row is None:
             turn_id = await _became(state, row_id, context)
             if turn_id is None:
-                what = "turn" if self.shape == "turn" else "submission"
+                what = "turn" if _shape(self.params) == "turn" else "submission"
                 raise InvalidRequest(f"queued {what} not found: {row_id}")
             started = view(QueuedTurn(row_id, self.wire, 0), turn_id)
-            decision.answer(reply, _answer(self.shape, started, turn_id))
+            decision.answer(reply, _answer(_shape(self.params), started, turn_id))
             return decision
         wire = self.wire
-        if self.shape == "submission":
+        if _shape(self.params) == "submission":
             # Only what is said changes: the client's id and every override stay.
             wire = {**row.params, **{key: self.wire[key] for key in _SAID if key in self.wire}}
         now = context.step.now_ms
         changed = replace(row, params=wire, state="pending", failure=None, updated_at_ms=now)
         decision.state = replace(state, queue=state.queue.replaced(changed))
         decision.queue.append(rows.change(changed))
-        decision.answer(reply, _answer(self.shape, view(changed)))
+        decision.answer(reply, _answer(_shape(self.params), view(changed)))
         show(decision)
         return decision
 
     def missing(self, thread_id: str) -> RpcError:
         """See ``Act.missing``."""
-        return _missing(self.shape, thread_id)
+        return _missing(_shape(self.params), thread_id)
 
 
 _SAID = ("input", "responsesapiClientMetadata")

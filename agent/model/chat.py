@@ -24,7 +24,7 @@ from agent.model.events import (
     ResponseCompleted,
     TextDelta,
 )
-from agent.model.http_stream import ProviderHttp
+from agent.model.http_stream import HttpModelClient
 from agent.model.responses import SCHEMA_NAME
 from protocol.base import encode
 from protocol.runtime import Runtime
@@ -33,24 +33,12 @@ from protocol.threads import TokenCounts
 _INCOMPLETE = {"length": "max_output_tokens", "content_filter": "content_filter"}
 
 
-class ChatClient:
+class ChatClient(HttpModelClient):
     """A provider with ``wire_api = "chat"``."""
-
-    def __init__(self, http: ProviderHttp, runtime: Runtime) -> None:
-        self._http = http
-        self._runtime = runtime
 
     def stream(self, request: ModelRequest) -> AbstractAsyncContextManager[AsyncIterator[ModelEvent]]:
         """One attempt; see ``ModelClient.stream``."""
         return self._http.stream("/chat/completions", request_body(request), ChatDecoder(self._runtime))
-
-    async def prepare(self) -> None:
-        """See ``ModelClient.prepare``."""
-        await self._http.prepare()
-
-    async def aclose(self) -> None:
-        """Close pooled connections."""
-        await self._http.aclose()
 
 
 def request_body(request: ModelRequest) -> dict[str, Any]:

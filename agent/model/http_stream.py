@@ -346,3 +346,19 @@ async def _error_text(chunks: AsyncIterator[bytes]) -> str:
 
 def _describe(error: Exception) -> str:
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+
+
+class HttpModelClient:
+    """What the clients of a provider have in common whatever its wire API; each adds ``stream``."""
+
+    def __init__(self, http: ProviderHttp, runtime: Runtime) -> None:
+        self._http = http
+        self._runtime = runtime
+
+    async def prepare(self) -> None:
+        """See ``ModelClient.prepare``."""
+        await self._http.prepare()
+
+    async def aclose(self) -> None:
+        """Close pooled connections."""
+        await self._http.aclose()

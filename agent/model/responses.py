@@ -26,7 +26,7 @@ from agent.model.events import (
     ResponseItem,
     TextDelta,
 )
-from agent.model.http_stream import ProviderHttp
+from agent.model.http_stream import HttpModelClient
 from protocol.runtime import Runtime
 from protocol.threads import TokenCounts
 
@@ -44,24 +44,12 @@ _ACCEPTED_PREFIX = {
 }
 
 
-class ResponsesClient:
+class ResponsesClient(HttpModelClient):
     """A provider with ``wire_api = "responses"``."""
-
-    def __init__(self, http: ProviderHttp, runtime: Runtime) -> None:
-        self._http = http
-        self._runtime = runtime
 
     def stream(self, request: ModelRequest) -> AbstractAsyncContextManager[AsyncIterator[ModelEvent]]:
         """One attempt; see ``ModelClient.stream``."""
         return self._http.stream("/responses", request_body(request), ResponsesDecoder(self._runtime))
-
-    async def prepare(self) -> None:
-        """See ``ModelClient.prepare``."""
-        await self._http.prepare()
-
-    async def aclose(self) -> None:
-        """Close pooled connections."""
-        await self._http.aclose()
 
 
 def request_body(request: ModelRequest) -> dict[str, Any]:
