@@ -79,7 +79,7 @@ async def opened(root: Path) -> AsyncIterator[Store]:
 def meta(thread_id: str, at_ms: int = START_MS, **changes: Any) -> RolloutLine:
     settings: dict[str, Any] = {
         "created_at_ms": at_ms,
-        "cwd": "/work/place",
+        "cwd": "/somewhere/place",
         "originator": "tests",
         "cli_version": "0.169.0",
         "model_provider": "mock",
@@ -113,7 +113,7 @@ def turn_begin(thread_id: str, turn_id: str, text: str, at_ms: int) -> list[Roll
         turn_context(
             at_ms,
             turn_id,
-            cwd="/work/place",
+            cwd="/somewhere/place",
             approval_policy="never",
             sandbox_policy=ReadOnly(),
             model="mock-model",
@@ -204,8 +204,8 @@ def foreign_meta(thread_id: str, history_mode: str) -> tuple[str, dict[str, Any]
             "session_id": thread_id,
             "id": thread_id,
             "timestamp": format_timestamp(START_MS - 300),
-            "cwd": "/work/place",
-            "runtime_workspace_roots": ["/work/place"],
+            "cwd": "/somewhere/place",
+            "runtime_workspace_roots": ["/somewhere/place"],
             "originator": "elsewhere",
             "cli_version": "0.169.0",
             "source": "vscode",

@@ -74,7 +74,7 @@ async def test_a_garbage_line_anywhere_is_passed_over(tmp_path: Path, garbage: b
     write_rollout(tmp_path, THREAD, lines)  # type: ignore[arg-type]
     async with opened(tmp_path) as store:
         (record,) = (await store.threads_page(ThreadQuery())).records
-        assert (record.preview, record.cwd) == ("hello", "/work/place")
+        assert (record.preview, record.cwd) == ("hello", "/somewhere/place")
         (turn,) = await store.all_turns(THREAD)
         assert [item.id for item in turn.items] == ["u"]
         await store.resume_state(THREAD)

@@ -65,7 +65,7 @@ ITEMS: list[ThreadItem] = [
     CommandExecutionItem(
         id="c",
         command="/bin/bash -lc 'echo hi'",
-        cwd="/work/a place",
+        cwd="/somewhere/a place",
         process_id="1",
         source="unifiedExecStartup",
         status="failed",
@@ -114,7 +114,7 @@ def test_a_command_is_stored_in_the_form_other_programs_read() -> None:
     stored = item_to_rollout(ITEMS[3])
     assert stored["type"] == "CommandExecution"
     assert stored["command"] == ["/bin/bash", "-lc", "echo hi"]
-    assert stored["cwd"] == "file:///work/a%20place"
+    assert stored["cwd"] == "file:///somewhere/a%20place"
     assert stored["parsed_cmd"][0] == {"type": "unknown", "cmd": "echo hi"}
     assert stored["parsed_cmd"][1]["type"] == "list_files"
     assert stored["source"] == "unified_exec_startup"

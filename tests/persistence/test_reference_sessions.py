@@ -76,7 +76,7 @@ PAGINATED = numbered(
         type="CommandExecution",
         id="call-1",
         process_id="7",
-        cwd="file:///work/place",
+        cwd="file:///somewhere/place",
         command=["/bin/bash", "-lc", "echo hi"],
         parsed_cmd=[{"type": "unknown", "cmd": "echo hi"}],
         source="unified_exec_startup",
@@ -147,7 +147,7 @@ async def test_a_paginated_session_is_listed_with_everything_its_row_shows(tmp_p
         (record,) = (await store.threads_page(ThreadQuery())).records
     assert (record.id, record.path, record.preview, record.archived) == (THREAD, path, "do it", False)
     assert (record.model_provider, record.model, record.reasoning_effort) == ("mock_provider", "m1", "low")
-    assert (record.cwd, record.source, record.originator) == ("/work/place", "vscode", "elsewhere")
+    assert (record.cwd, record.source, record.originator) == ("/somewhere/place", "vscode", "elsewhere")
     assert record.git is not None
     assert (record.git.sha, record.git.branch) == ("c0ffee", "main")
     assert record.created_at_ms == START_MS - 300
@@ -167,7 +167,7 @@ async def test_a_paginated_session_is_read_turn_by_turn(tmp_path: Path) -> None:
     ]
     command = first.items[2].to_wire()
     assert command["command"] == "/bin/bash -lc 'echo hi'"
-    assert (command["cwd"], command["source"]) == ("/work/place", "unifiedExecStartup")
+    assert (command["cwd"], command["source"]) == ("/somewhere/place", "unifiedExecStartup")
     assert (command["startedAtMs"], command["completedAtMs"]) == (START_MS + 2, START_MS + 3)
     assert (first.status, first.started_at, first.completed_at, first.duration_ms) == (
         "completed",
