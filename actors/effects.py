@@ -16,7 +16,7 @@ from agent.events import Submission, TurnJob
 from agent.model.events import ResponseItem
 from persistence.database import Operation
 from persistence.rollout_lines import RolloutLine
-from persistence.store import UNSET, Goal, ReadState, Unset
+from persistence.store import UNSET, Batch, Goal, ReadState, Unset
 from protocol.base import Wire
 from protocol.errors import RpcError
 from protocol.lifecycle_methods import ThreadForkParams
@@ -219,6 +219,22 @@ class Decision:
     def notify(self, method: str, params: Wire, only: Peer | None = None) -> None:
         """Add a notification."""
         self.effects.append(Notify(method, params, only))
+
+    def batch(self, now_ms: int) -> Batch:
+        """What to commit."""
+        return Batch(
+            self.state.record.id,
+            self.lines,
+            fsync=self.fsync,
+            create=self.create,
+            facts=self.facts,
+            read_state=self.read_state,
+            queue=self.queue,
+            goal=self.goal,
+            relocate=self.relocate,
+            also=self.also,
+            now_ms=now_ms,
+        )
 
     @property
     def durable(self) -> bool:

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from actors.effects import Decision
 from actors.queue_rows import SHOWN, view
+from actors.state import ThreadState
 from actors.step import StepContext
 from persistence import queue as rows
 from protocol.queue_methods import QueueChanged
@@ -20,6 +21,13 @@ def message_recorded(decision: Decision, item_id: str) -> None:
         # The database reaches the disk at once: the line that takes the row's place must not come later.
         decision.fsync = True
         decision.state = replace(state, queue=replace(state.queue, claimed=None))
+
+
+def recorded_after_all(state: ThreadState, meant: ThreadState) -> ThreadState:
+    """The state after a commit that failed and yet has left its lines: a claim that it ended has ended."""
+    if state.queue.claimed is None or meant.queue.claimed is not None:
+        return state
+    return replace(state, queue=replace(state.queue, claimed=None))
 
 
 def turn_over(decision: Decision, *, completed: bool, interrupted: bool, step: StepContext) -> None:

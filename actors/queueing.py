@@ -318,7 +318,8 @@ class QueueReorder:
             raise InvalidRequest("queue reorder must include every queued submission exactly once")
         decision = Decision(replace(state, queue=queue))
         if queue.rows:
-            decision.queue.extend(rows.reorder(state.record.id, queue.rows))
+            claimed_id = None if queue.claimed is None else queue.claimed.id
+            decision.queue.extend(rows.reorder(state.record.id, queue.rows, claimed_id))
         shown = [view(row) for row in queue.rows] if canonical else None
         decision.answer(reply, QueueReorderResult(queued_turns=shown))
         show(decision)

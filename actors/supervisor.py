@@ -18,12 +18,14 @@ from pathlib import Path
 import trio
 
 from actors.acts import Act
+from actors.disk_watch import DiskWatch
 from actors.effects import OpenFork
 from actors.forking import Fork
 from actors.lines import recorded_settings
 from actors.loading import load_thread
 from actors.messages import (
     Answered,
+    Drain,
     Leave,
     Message,
     PeerGone,
@@ -39,22 +41,21 @@ from actors.peer import Outgoing, Peer, Reply
 from actors.put_aside import PutAside
 from actors.refusals import refuse
 from actors.residency import ResidentRuntimes
+from actors.starting import new_thread
 from actors.state import ThreadState
 from actors.step import StepContext, draining_error
 from actors.thread_actor import ThreadActor
 from actors.thread_settings import settings_from
 from actors.turn_task import TurnRunner
 from agent.model.events import ResponseItem
-from agent.tools.dynamic_tools import offered
 from persistence.config import Config
 from persistence.home import Home
-from persistence.rollout_files import rollout_path, thread_of
-from persistence.store import Store, ThreadRecord
+from persistence.rollout_files import thread_of
+from persistence.store import Store
 from persistence.writer_locks import ThreadClaims
 from protocol.base import Wire
 from protocol.errors import InvalidRequest
 from protocol.ids import thread_id as parse_thread_id
-from protocol.initialize import PROTOCOL_VERSION
 from protocol.jsonrpc import Response, encode_notification
 from protocol.lifecycle_methods import ThreadForkParams
 from protocol.notifications import StatusChanged, ThreadNote
@@ -125,6 +126,7 @@ class Supervisor:
             new_epoch(runtime),
             pause_queue=config.queue_on_interrupt == "pause",
         )
+        self._disk_watch = DiskWatch(store, runtime, self.broadcast, self._go_on)
         self._residents = ResidentRuntimes(config.limits.max_resident_runtimes)
         # Invariant: no less than any seq that an actor which is gone has used.
         self._seq_floor = 0
@@ -132,6 +134,7 @@ class Supervisor:
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Hold the actors until cancelled. Cancelled: actors are cut off; call ``stop`` before."""
         async with trio.open_nursery() as self._nursery:
+            self._nursery.start_soon(self._disk_watch.run)
             task_status.started()
             await trio.sleep_forever()
 
@@ -145,42 +148,10 @@ class Supervisor:
         """
         if self._draining:
             raise draining_error()
-        settings, warnings = settings_from(self.config, params, self._server_cwd)
-        try:
-            dynamic_tools = offered(params.dynamic_tools or ())
-        except ValueError as error:
-            raise InvalidRequest(str(error)) from None
-        now = self.runtime.now_ms()
-        thread_id = self.runtime.new_id()
-        record = ThreadRecord(
-            id=thread_id,
-            path=rollout_path(self._home, self.runtime.local_time(now), thread_id),
-            created_at_ms=now,
-            updated_at_ms=now,
-            recency_at_ms=now,
-            preview="",
-            name=None,
-            model_provider=settings.model_provider,
-            model=settings.model,
-            reasoning_effort=settings.turn.effort,
-            cwd=settings.cwd,
-            source="vscode",
-            thread_source=params.thread_source,
-            originator=reply.peer.client_name,
-            cli_version=PROTOCOL_VERSION,
-            archived=False,
-            history_mode="paginated",
-            git=None,
-            forked_from_id=None,
-            parent_thread_id=None,
+        state, warnings = new_thread(
+            params, self.config, self.runtime, self._home, self._server_cwd, reply.peer.client_name
         )
-        state = ThreadState(
-            record=record,
-            settings=settings,
-            ephemeral=bool(params.ephemeral),
-            dynamic_tools=dynamic_tools,
-        )
-        actor = self._new_actor(thread_id, initial=state)
+        actor = self._new_actor(state.record.id, initial=state)
         actor.mailbox.put_always(Started(reply, tuple(warnings)))
 
     def resume(self, params: ThreadResumeParams, reply: Reply) -> None:
@@ -254,6 +225,7 @@ class Supervisor:
     def peer_ready(self, peer: Peer) -> None:
         """From now on the peer gets broadcasts."""
         self._peers[peer.id] = peer
+        self._disk_watch.welcome(peer)
 
     def peer_gone(self, peer: Peer) -> None:
         """Drop the peer's subscriptions. What runs goes on."""
@@ -377,6 +349,12 @@ class Supervisor:
             notes.insert(0, ("thread/status/changed", StatusChanged(thread_id=thread_id, status=status)))
         for method, params in notes:
             self.broadcast(Outgoing(encode_notification(method, params, now), method))
+
+    def _go_on(self) -> None:
+        """The disk works again: what it has kept from running is tried once more."""
+        for actor in self._actors.values():
+            if self.live_state(actor.thread_id) is not None:
+                actor.mailbox.put_always(Drain())
 
     def turn_over(self) -> None:
         """A turn ended: a daemon that waits for it may be able to leave."""

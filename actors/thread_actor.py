@@ -25,7 +25,7 @@ from functools import partial
 
 import trio
 
-from actors import attach, goals, questions, queue_drain, turn_events, turns
+from actors import attach, goals, questions, queue_claims, queue_drain, turn_events, turns
 from actors.acts import ActContext
 from actors.deadlines import Deadlines
 from actors.effects import (
@@ -324,6 +324,9 @@ class ThreadActor:
             log.error("thread %s: a step was not recorded: %s", self.thread_id, error)
             await self._unmake(message)
             self._refuse(message, InternalError(str(error)))
+            if error.appended:
+                # What is in the transcript is in the queue no more, whatever the database still says.
+                self.state = queue_claims.recorded_after_all(self.state, decision.state)
             same_turn = decision.state.turn_id == self.state.turn_id
             if isinstance(message, Drain) or (isinstance(message, Perform) and same_turn):
                 return  # The running turn has lost nothing; draining again at once would spin on a full disk.
@@ -343,21 +346,7 @@ class ThreadActor:
 
     async def _commit(self, decision: Decision) -> None:
         if decision.durable:
-            await self._store.commit(
-                Batch(
-                    self.thread_id,
-                    decision.lines,
-                    fsync=decision.fsync,
-                    create=decision.create,
-                    facts=decision.facts,
-                    read_state=decision.read_state,
-                    queue=decision.queue,
-                    goal=decision.goal,
-                    relocate=decision.relocate,
-                    also=decision.also,
-                    now_ms=self._step.now_ms,
-                )
-            )
+            await self._store.commit(decision.batch(self._step.now_ms))
 
     async def _broken(self, reason: str) -> Decision:
         """The running turn, if there is one, fails because of what went wrong here, not in it.

@@ -1,4 +1,4 @@
-"""Bytes into a rollout file: encoding lines as the file's form wants them, writing, flushing."""
+"""Bytes onto the disk: writing them all, making folders, flushing."""
 
 from __future__ import annotations
 
@@ -7,23 +7,6 @@ from pathlib import Path
 
 from persistence.fault_points import armed, reach
 from persistence.home import FOLDER_MODE
-from persistence.indexer import Indexer, Line
-from persistence.rollout_lines import RolloutLine, as_legacy, encode_line
-
-
-def encode_lines(indexer: Indexer, lines: list[RolloutLine]) -> list[bytes]:
-    """The lines' bytes, each fed to the index as if it were already in the file."""
-    state, pieces = indexer.state, []
-    offset = state.indexed_bytes
-    for line in lines:
-        legacy = state.history_mode == "legacy"
-        for each in as_legacy(line) if legacy else (line,):
-            ordinal = None if legacy else state.next_ordinal
-            piece = encode_line(each, ordinal)
-            indexer.feed(offset, len(piece), Line(each.timestamp_ms, ordinal, each.type, each.payload))
-            offset += len(piece)
-            pieces.append(piece)
-    return pieces
 
 
 def write_all(descriptor: int, data: bytes) -> None:

@@ -16,22 +16,18 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from persistence.appending import sync_path
+from persistence.errors import is_damage
 from persistence.fault_points import reach
+from persistence.salvage import Salvaged, salvage
 from persistence.schema import migrate
 
 log = logging.getLogger(__name__)
 
-_DAMAGED = frozenset((sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB))
 _SIDE_FILES = ("-wal", "-shm")
 
 Operation = tuple[str, tuple[Any, ...]]
 """An SQL statement and its parameters."""
-
-
-def is_damage(error: sqlite3.Error) -> bool:
-    """Whether the error says that the file itself is broken."""
-    code = getattr(error, "sqlite_errorcode", 0)
-    return (code & 0xFF) in _DAMAGED
 
 
 def note_damage(path: Path, error: sqlite3.Error) -> None:
@@ -46,29 +42,57 @@ def _mark(path: Path) -> Path:
     return path.with_name(f"{path.name}-damaged")
 
 
-def open_for_writing(path: Path, now_ms: int) -> sqlite3.Connection:
-    """The writing connection, migrated. A damaged file is set aside and a new one begun.
+def open_for_writing(path: Path, now_ms: int, notices: list[str]) -> sqlite3.Connection:
+    """The writing connection, migrated. A damaged file is set aside and a new one takes its place.
 
-    Every page is checked only where there is reason to: after a crash, or after damage was met.
+    Every page is checked only where there is reason to: after a crash, or after damage was met. What was
+    found and done is added to ``notices``, as sentences for users.
 
     Raises:
         sqlite3.Error: the file cannot be opened or written.
         OSError: the folder cannot be written.
     """
+    mended = path.with_name(f"{path.name}-mended")
+    if mended.exists() and not path.exists():
+        # A crash came between setting the damaged one aside and putting this one in its place.
+        mended.rename(path)
     try:
         return _open(path)
     except sqlite3.DatabaseError as error:
         if not is_damage(error):
             raise
+        log.error("the database is damaged: %s", error)
         aside = path.with_name(f"{path.name}.corrupt-{now_ms}")
-        log.error("the database is damaged (%s): set aside as %s and rebuilt", error, aside.name)
+        salvaged = _mend(path, mended)
         path.rename(aside)
         for suffix in _SIDE_FILES:
             side = path.with_name(path.name + suffix)
             if side.exists():
                 side.rename(aside.with_name(aside.name + suffix))
+        mended.rename(path)
+        sync_path(path.parent)
         _mark(path).unlink(missing_ok=True)
+        notices.append(
+            f"The database was damaged. It was set aside as {aside.name}; the index is made again from the "
+            f"sessions. {salvaged}."
+        )
+        log.error("%s", notices[-1])
         return _open(path)
+
+
+def _mend(path: Path, mended: Path) -> Salvaged:
+    """Make a database beside the damaged one, with what can be read of that."""
+    for suffix in ("", *_SIDE_FILES):
+        mended.with_name(mended.name + suffix).unlink(missing_ok=True)
+    connection = _open(mended)
+    try:
+        connection.execute("BEGIN IMMEDIATE")
+        salvaged = salvage(path, _SIDE_FILES, connection)
+        connection.execute("COMMIT")
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    finally:
+        connection.close()
+    return salvaged
 
 
 def _open(path: Path) -> sqlite3.Connection:

@@ -31,6 +31,10 @@ INTERRUPTED = "queued turn dispatch was interrupted while app-server restarted"
 """The failure of a row that was claimed when the daemon died and did not become a turn."""
 
 
+UNREADABLE = "the queued turn was damaged on the disk and cannot be read"
+"""The failure of a row whose message is no JSON object."""
+
+
 @dataclass(frozen=True, slots=True)
 class QueuedTurn:
     """One row.
@@ -136,14 +140,17 @@ def started(thread_id: str, row: QueuedTurn) -> list[Operation]:
     return [remove(row.id), (remember, (row.id, thread_id, row.client_id, row.turn_id))]
 
 
-def reorder(thread_id: str, rows: Sequence[QueuedTurn]) -> list[Operation]:
-    """Store the orders of these rows, which are all of the thread's that are not claimed."""
+def reorder(thread_id: str, rows: Sequence[QueuedTurn], claimed_id: str | None) -> list[Operation]:
+    """Store the orders of these rows, which are all of the thread's besides the claimed one.
+
+    Which one is claimed is not taken from the table: the end of a claim may not have been stored.
+    """
     aside = (
         f"UPDATE thread_queued_turns SET queue_order=queue_order-{FAR} "  # noqa: S608
-        "WHERE thread_id=? AND state<>'dispatching'"
+        "WHERE thread_id=? AND queued_turn_id IS NOT ?"
     )
     place = "UPDATE thread_queued_turns SET queue_order=? WHERE queued_turn_id=?"
-    return [(aside, (thread_id,)), *((place, (row.order, row.id)) for row in rows)]
+    return [(aside, (thread_id, claimed_id)), *((place, (row.order, row.id)) for row in rows)]
 
 
 def pause(thread_id: str, paused: bool) -> Operation:
@@ -162,22 +169,31 @@ def forget_queue(thread_id: str) -> list[Operation]:
 def read_queue(connection: sqlite3.Connection, thread_id: str) -> StoredQueue:
     """The thread's rows in order, claimed ones included."""
     statement = "SELECT * FROM thread_queued_turns WHERE thread_id=? ORDER BY queue_order"
-    rows = tuple(
-        QueuedTurn(
-            id=row["queued_turn_id"],
-            params=json.loads(row["turn_start_params"]),
-            order=row["queue_order"],
-            state=row["state"],
-            failure=row["failure"],
-            turn_id=row["dispatch_turn_id"],
-            item_id=row["dispatch_item_id"],
-            created_at_ms=row["created_at_ms"],
-            updated_at_ms=row["updated_at_ms"],
-        )
-        for row in connection.execute(statement, (thread_id,))
-    )
+    rows = tuple(_row(stored) for stored in connection.execute(statement, (thread_id,)))
     paused = connection.execute("SELECT 1 FROM queue_pauses WHERE thread_id=?", (thread_id,)).fetchone()
     return StoredQueue(rows, paused is not None)
+
+
+def _row(stored: sqlite3.Row) -> QueuedTurn:
+    row = QueuedTurn(
+        id=stored["queued_turn_id"],
+        params={},
+        order=stored["queue_order"],
+        state=stored["state"],
+        failure=stored["failure"],
+        turn_id=stored["dispatch_turn_id"],
+        item_id=stored["dispatch_item_id"],
+        created_at_ms=stored["created_at_ms"],
+        updated_at_ms=stored["updated_at_ms"],
+    )
+    try:
+        params = json.loads(stored["turn_start_params"])
+    except ValueError:
+        params = None
+    if isinstance(params, dict):
+        return replace(row, params=params)
+    # A damaged disk. One such row must not hide the others, nor be hidden: it is shown and can be deleted.
+    return replace(row, state="failed", failure=UNREADABLE, turn_id=None, item_id=None)
 
 
 def find_started(

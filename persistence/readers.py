@@ -46,7 +46,7 @@ class Readers:
                 connection.close()
                 connection = None
             note_damage(self._path, error)
-            raise StoreError(f"could not read the index: {error}", "database", path=self._path) from error
+            raise StoreError.from_sqlite("read the index", self._path, error) from error
         finally:
             if connection is not None:
                 if connection.in_transaction:

@@ -10,6 +10,7 @@ import logging
 import threading
 from dataclasses import dataclass
 
+from persistence.appender import load_state
 from persistence.errors import StoreError
 from persistence.facts import name_operations
 from persistence.home import Home
@@ -18,7 +19,7 @@ from persistence.jobs import Apply, Job
 from persistence.readers import Readers
 from persistence.rollout_files import FoundFile, find_all
 from persistence.scan import index_file, up_to_date
-from persistence.writer import Writer, load_state
+from persistence.writer import Writer
 
 log = logging.getLogger(__name__)
 

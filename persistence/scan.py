@@ -15,12 +15,13 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+from persistence.appender import load_state
 from persistence.errors import StoreError
 from persistence.home import Home
 from persistence.indexer import Indexer, RolloutState, begin, forget, parse_line, save
 from persistence.jobs import NO_ROW, Apply, Job, Release
 from persistence.rollout_files import FoundFile, find_one, read_lines
-from persistence.writer import Writer, load_state
+from persistence.writer import Writer
 
 log = logging.getLogger(__name__)
 
@@ -138,6 +139,29 @@ def up_to_date(
         if state is not None and is_fresh(home, state):
             return state
     # The file grows faster than it can be read: what is indexed is a true prefix of it.
+    return state
+
+
+def recognised_state(
+    connection: sqlite3.Connection, writer: Writer, home: Home, thread_id: str, missing: Exception
+) -> RolloutState:
+    """One thread's index state, up to date.
+
+    Raises:
+        Exception: ``missing``, where there is no rollout of it.
+        StoreError: the file or the index cannot be read or written.
+    """
+    state = up_to_date(connection, writer, home, thread_id)
+    if state is None or not state.recognised:
+        raise missing
+    return state
+
+
+def stored_state(connection: sqlite3.Connection, thread_id: str, missing: Exception) -> RolloutState:
+    """One thread's index state as this transaction sees it; ``missing`` is raised where there is none."""
+    state = load_state(connection, thread_id)
+    if state is None:
+        raise missing
     return state
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import logging
 import sqlite3
-import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,20 +17,19 @@ from typing import TypeVar
 
 import trio
 
+from persistence.copies import Copies
+from persistence.engine import Engine
 from persistence.errors import StoreError
 from persistence.facts import UNSET, Goal, GoalStatus, ReadState, Unset, read_goal, read_states_of
 from persistence.fault_points import reach
 from persistence.history import History
 from persistence.home import Home
-from persistence.indexer import RolloutState
 from persistence.jobs import Append, Batch, Job, Release
 from persistence.queue import StartedRow, StoredQueue, find_started, read_queue, recovered
-from persistence.readers import Readers, snapshot
-from persistence.rebuild import rebuild
+from persistence.readers import snapshot
 from persistence.resume import ResumeState, read_resume_state
-from persistence.rollout_copy import find_cut, write_fork, write_reverted
-from persistence.rollout_files import active_path, reverted_path, rollout_path
-from persistence.scan import up_to_date
+from persistence.rollout_files import active_path, rollout_path
+from persistence.scan import recognised_state, stored_state, up_to_date
 from persistence.search import SearchPage, expression, find_threads, list_threads
 from persistence.stoppable import run_stoppable
 from persistence.thread_list import (
@@ -41,7 +39,6 @@ from persistence.thread_list import (
     read_descendants,
     read_record,
 )
-from persistence.writer import Writer, load_state
 from protocol.errors import InvalidRequest, NotSupported
 from protocol.runtime import Runtime
 from protocol.thread_methods import ItemsPage, TurnsPage
@@ -65,8 +62,6 @@ __all__ = [
 
 log = logging.getLogger(__name__)
 
-_CLOSING_SECONDS = 5.0
-
 T = TypeVar("T")
 
 
@@ -75,44 +70,25 @@ class Store:
 
     All methods raise ``StoreError`` when the disk or the database fails them, or the store is closed.
     Reads may be cancelled at any point and leave nothing behind.
+
+    Attributes:
+        health: whether the home can be written.
     """
 
     def __init__(self, home: Home, runtime: Runtime) -> None:
         self._home = home
         self._runtime = runtime
-        self._writer = Writer(home)
-        self._readers = Readers(home.database)
-        self._opened = trio.Event()
-        self._rebuilt = trio.Event()
-        # Invariant: set before the event it explains.
-        self._open_failure: StoreError | None = None
-        self._rebuild_failure: StoreError | None = None
+        self._engine = Engine(home, runtime)
+        self._copies = Copies(home, self._engine.readers)
+        self.health = self._engine.health
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Open the database, bring the index up to date in the background, serve until cancelled.
 
-        A database that cannot be opened does not end this task: the methods raise why. Cancelled: commits
-        that were accepted are finished (for at most 5 seconds), then everything is closed.
+        A database that cannot be opened does not end this task: the methods raise why, and it is tried again.
+        Cancelled: commits that were accepted are finished (for at most 5 seconds), then everything is closed.
         """
-        stopped = threading.Event()
-        try:
-            await self._open()
-            task_status.started()
-            async with trio.open_nursery() as nursery:
-                if self._open_failure is None:
-                    nursery.start_soon(self._rebuild, stopped)
-                try:
-                    await trio.sleep_forever()
-                finally:
-                    # The rebuild's thread cannot be cancelled, only asked.
-                    stopped.set()
-        finally:
-            self._writer.stop()
-            # The writer leaves a clean file behind only if it is the last to close it.
-            self._readers.close()
-            with trio.CancelScope(shield=True):
-                if not await trio.to_thread.run_sync(self._writer.join, _CLOSING_SECONDS):
-                    log.error("the store was closed before the writer had finished")
+        await self._engine.run(task_status=task_status)
 
     def rollout_path(self, thread_id: str, at_ms: int) -> Path:
         """Where the file of a thread that starts at ``at_ms`` goes. Nothing on disk is touched."""
@@ -130,11 +106,25 @@ class Store:
         outcome is waited for, cancelled or not.
 
         Raises:
-            StoreError: the batch was not written; the caller may try again. Where the database alone failed
-                a batch that has lines and more, the lines were appended.
+            StoreError: the batch was not written; the caller may try again. ``appended`` tells if its lines
+                were and could not be taken back.
             ValueError: a fact of the batch is none.
         """
-        await self._ready()
+        try:
+            await self._write(batch)
+        except StoreError as error:
+            self.health.met(error)
+            raise
+
+    async def probe(self) -> None:
+        """See whether the disk takes something now; ``health`` says what came of it.
+
+        Waits for the writer. Cancelled: the probe's file is removed all the same.
+        """
+        await self._engine.probe()
+
+    async def _write(self, batch: Batch) -> None:
+        await self._engine.ready()
         batch.fact_operations()
         if not batch.now_ms and (batch.facts or batch.relocate):
             batch = replace(batch, now_ms=self._runtime.now_ms())
@@ -150,7 +140,7 @@ class Store:
 
         if batch.queue:
             reach("before a queue's commit")
-        self._writer.submit(Append(done=done, batch=batch))
+        self._engine.writer.submit(Append(done=done, batch=batch))
         with trio.CancelScope(shield=True):
             await finished.wait()
         if batch.queue:
@@ -160,14 +150,14 @@ class Store:
 
     def release(self, thread_id: str) -> None:
         """Forget what is held in memory for a thread that is written to no more. It may be again."""
-        if self._opened.is_set():
-            self._writer.submit(Release(thread_id=thread_id))
+        if self._engine.is_open:
+            self._engine.writer.submit(Release(thread_id=thread_id))
 
     async def thread(self, thread_id: str) -> ThreadRecord | None:
         """One thread, archived or not; None where there is no rollout of it."""
 
         def read(connection: sqlite3.Connection) -> ThreadRecord | None:
-            if up_to_date(connection, self._writer, self._home, thread_id) is None:
+            if up_to_date(connection, self._engine.writer, self._home, thread_id) is None:
                 return None
             return read_record(connection, self._home, thread_id)
 
@@ -180,7 +170,7 @@ class Store:
 
         Waits for the background rebuild, so that none is left out.
         """
-        await self._whole_index()
+        await self._engine.whole_index()
 
         def read(connection: sqlite3.Connection) -> list[str]:
             return read_descendants(connection, thread_id)
@@ -207,10 +197,14 @@ class Store:
             stored = read_queue(connection, thread_id)
             if not stored.claimed:
                 return stored
-            up_to_date(connection, self._writer, self._home, thread_id)
+            up_to_date(connection, self._engine.writer, self._home, thread_id)
             settled, operations = recovered(connection, thread_id, stored, now_ms)
             reach("before a claim is settled")
-            self._writer.call(Job(operations=operations))
+            try:
+                self._engine.writer.call(Job(operations=operations))
+            except StoreError as error:
+                # It is settled all the same, and will be again by who loads the thread next.
+                log.warning("thread %s: a settled claim was not stored: %s", thread_id, error)
             reach("after a claim is settled")
             return settled
 
@@ -230,8 +224,10 @@ class Store:
         Raises:
             InvalidRequest: the cursor is none of ours, or the sort key needs a section.
         """
-        await self._whole_index()
-        return await self._read(lambda connection: list_threads(connection, self._writer, self._home, query))
+        await self._engine.whole_index()
+        return await self._read(
+            lambda connection: list_threads(connection, self._engine.writer, self._home, query)
+        )
 
     async def search(
         self,
@@ -252,7 +248,7 @@ class Store:
         Raises:
             InvalidRequest: the cursor is none of ours, or the sort key needs a section.
         """
-        await self._whole_index()
+        await self._engine.whole_index()
         query = ThreadQuery(
             cursor=cursor,
             limit=limit,
@@ -262,7 +258,9 @@ class Store:
             archived=archived,
             matching=expression(term),
         )
-        return await self._read(lambda connection: find_threads(connection, self._writer, self._home, query))
+        return await self._read(
+            lambda connection: find_threads(connection, self._engine.writer, self._home, query)
+        )
 
     async def turns_page(
         self,
@@ -292,7 +290,7 @@ class Store:
         unknown = InvalidRequest(f"thread not loaded: {thread_id}")
 
         def read(connection: sqlite3.Connection) -> bool:
-            self._state(connection, thread_id, unknown)
+            recognised_state(connection, self._engine.writer, self._home, thread_id, unknown)
             found = "SELECT 1 FROM turns WHERE thread_id=? AND turn_id=?"
             return connection.execute(found, (thread_id, turn_id)).fetchone() is not None
 
@@ -342,9 +340,8 @@ class Store:
         """
 
         def read(connection: sqlite3.Connection) -> ResumeState:
-            state = self._state(
-                connection, thread_id, InvalidRequest(f"no rollout found for thread id {thread_id}")
-            )
+            missing = InvalidRequest(f"no rollout found for thread id {thread_id}")
+            state = recognised_state(connection, self._engine.writer, self._home, thread_id, missing)
             path = self._home.root / state.path
             return read_resume_state(connection, state, path, with_context=with_context)
 
@@ -371,23 +368,17 @@ class Store:
             InvalidRequest: the source has no rollout, or no such turn.
             StoreError: the thread was not made.
         """
-        missing = InvalidRequest(f"no rollout found for thread id {source_id}")
-
-        def copy(stopped: threading.Event) -> None:
-            with self._readers.connection() as connection:
-                self._state(connection, source_id, missing)
-                with snapshot(connection):
-                    state = _stored_state(connection, source_id, missing)
-                    cut = find_cut(
-                        connection,
-                        state,
-                        last_turn_id=last_turn_id,
-                        before_turn_id=before_turn_id,
-                        exclude_open_turn=exclude_open_turn,
-                    )
-            write_fork(self._writer, self._home, state, cut, record, at_ms, stopped)
-
-        await self._copy(copy)
+        await self._engine.ready()
+        copy = self._copies.fork(
+            self._engine.writer,
+            source_id,
+            record,
+            last_turn_id=last_turn_id,
+            before_turn_id=before_turn_id,
+            exclude_open_turn=exclude_open_turn,
+            at_ms=at_ms,
+        )
+        await run_stoppable(copy)
 
     async def revert(self, thread_id: str, before_turn_id: str, at_ms: int) -> None:
         """Take back the turn and all after it. The file so far is kept, a new one takes its place.
@@ -399,76 +390,22 @@ class Store:
             InvalidRequest: the thread has no rollout, or no such turn.
             StoreError: the thread is as it was.
         """
-        missing = InvalidRequest(f"no rollout found for thread id {thread_id}")
+        await self._engine.ready()
         revision = self._runtime.new_id()
-
-        def copy(stopped: threading.Event) -> None:
-            with self._readers.connection() as connection:
-                self._state(connection, thread_id, missing)
-                with snapshot(connection):
-                    state = _stored_state(connection, thread_id, missing)
-                    cut = find_cut(connection, state, before_turn_id=before_turn_id)
-            target = reverted_path(self._home.root / state.path, revision)
-            write_reverted(self._writer, self._home, state, cut, target, at_ms, stopped)
-
-        await self._copy(copy)
-
-    async def _open(self) -> None:
-        token, opened = trio.lowlevel.current_trio_token(), trio.Event()
-
-        def done(error: StoreError | None) -> None:
-            self._open_failure = error
-            try:
-                token.run_sync_soon(opened.set)
-            except trio.RunFinishedError:
-                log.warning("the database was opened after the program's event loop had ended")
-
-        self._writer.start(self._runtime.now_ms(), done)
-        await opened.wait()
-        self._opened.set()
-
-    async def _rebuild(self, stopped: threading.Event) -> None:
-        try:
-            result = await trio.to_thread.run_sync(rebuild, self._writer, self._readers, self._home, stopped)
-        except StoreError as error:
-            self._rebuild_failure = error
-            if error.fault != "closed":
-                log.exception("the thread index could not be brought up to date")
-        else:
-            log.info(
-                "thread index: %d files, %d indexed, %d dropped", result.found, result.indexed, result.dropped
-            )
-        self._rebuilt.set()
-
-    async def _ready(self) -> None:
-        await self._opened.wait()
-        if self._open_failure is not None:
-            raise self._open_failure
-
-    async def _whole_index(self) -> None:
-        await self._ready()
-        await self._rebuilt.wait()
-        if self._rebuild_failure is not None:
-            raise self._rebuild_failure
+        await run_stoppable(
+            self._copies.revert(self._engine.writer, thread_id, before_turn_id, revision, at_ms)
+        )
 
     async def _read(self, read: Callable[[sqlite3.Connection], T]) -> T:
-        await self._ready()
+        await self._engine.ready()
 
         def work() -> T:
-            with self._readers.connection() as connection:
+            with self._engine.readers.connection() as connection:
                 return read(connection)
 
-        return await trio.to_thread.run_sync(work, limiter=self._readers.limiter, abandon_on_cancel=True)
-
-    async def _copy(self, copy: Callable[[threading.Event], None]) -> None:
-        await self._ready()
-        await run_stoppable(copy)
-
-    def _state(self, connection: sqlite3.Connection, thread_id: str, missing: Exception) -> RolloutState:
-        state = up_to_date(connection, self._writer, self._home, thread_id)
-        if state is None or not state.recognised:
-            raise missing
-        return state
+        return await trio.to_thread.run_sync(
+            work, limiter=self._engine.readers.limiter, abandon_on_cancel=True
+        )
 
     async def _history(
         self,
@@ -480,16 +417,9 @@ class Store:
         unknown = missing or InvalidRequest(f"thread not loaded: {thread_id}")
 
         def read(connection: sqlite3.Connection) -> T:
-            self._state(connection, thread_id, unknown)
+            recognised_state(connection, self._engine.writer, self._home, thread_id, unknown)
             with snapshot(connection):
-                state = _stored_state(connection, thread_id, unknown)
+                state = stored_state(connection, thread_id, unknown)
                 return take(History(connection, state, self._home.root / state.path, live_turn_id))
 
         return await self._read(read)
-
-
-def _stored_state(connection: sqlite3.Connection, thread_id: str, missing: Exception) -> RolloutState:
-    state = load_state(connection, thread_id)
-    if state is None:
-        raise missing
-    return state

@@ -310,7 +310,7 @@ async def test_a_revert_that_was_killed_is_done_or_not(tmp_path: Path, named: bo
         path = (await record_of(store, SOURCE)).path
         prefix = path.read_bytes().splitlines(keepends=True)
     target = reverted_path(path, uuid_of(77))
-    connection = open_for_writing(tmp_path / "spoold.sqlite", START_MS)
+    connection = open_for_writing(tmp_path / "spoold.sqlite", START_MS, [])
     transact(connection, [intend_copy(Home(tmp_path), SOURCE, target, NOW)])
     connection.close()
     first = next(n for n, line in enumerate(prefix) if n > 1 and b"task_started" in line)

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
+from persistence.appender import load_state
 from persistence.history import History
 from persistence.store import Batch, Store
-from persistence.writer import load_state
 from protocol.errors import InvalidRequest, NotSupported
 from protocol.items import AgentMessageItem
 from protocol.thread_methods import ItemsPage, TurnsPage

@@ -87,7 +87,7 @@ async def test_rows_can_be_put_in_any_order_whatever_numbers_they_have(
             for _ in range(3):
                 ids = chance.sample(range(count), count)
                 after = [replace(before[each], order=first + place) for place, each in enumerate(ids)]
-                await write(store, *rows.reorder(THREAD, after))
+                await write(store, *rows.reorder(THREAD, after, claim.id))
                 stored = await store._read(lambda connection: rows.read_queue(connection, THREAD))
                 assert stored == StoredQueue((claim, *after))
 

@@ -14,6 +14,7 @@ import pytest
 import trio
 
 import persistence.relocation
+from persistence.appender import load_state
 from persistence.database import open_for_writing
 from persistence.home import Home
 from persistence.jobs import Apply
@@ -21,7 +22,6 @@ from persistence.relocation import Action, relocate
 from persistence.rollout_files import find_one, reverted_path
 from persistence.scan import index_file
 from persistence.store import Batch, Goal, ReadState, Store, StoreError, ThreadQuery
-from persistence.writer import load_state
 from tests.persistence.sessions import (
     LOCAL_TIME,
     START_MS,
@@ -225,9 +225,9 @@ async def test_a_scan_of_a_file_that_is_no_longer_the_rollout_is_thrown_away(
         scanned: list[Apply] = []
 
         def scan() -> None:
-            with store._readers.connection() as connection:
+            with store._engine.readers.connection() as connection:
                 base = load_state(connection, PARENT)
-            index_file(store._writer, home, found, base, hand_over=scanned.append)
+            index_file(store._engine.writer, home, found, base, hand_over=scanned.append)
 
         await trio.to_thread.run_sync(scan)
         if what == "archive":
@@ -235,11 +235,11 @@ async def test_a_scan_of_a_file_that_is_no_longer_the_rollout_is_thrown_away(
         else:
             await store.revert(PARENT, turn_id, LATER)
         moved = await store.thread(PARENT)
-        with store._readers.connection() as connection:
+        with store._engine.readers.connection() as connection:
             state = load_state(connection, PARENT)
             assert state is not None
             scanned[0].expected = state.indexed_bytes
-        await trio.to_thread.run_sync(store._writer.call, scanned[0])
+        await trio.to_thread.run_sync(store._engine.writer.call, scanned[0])
         assert not scanned[0].applied
         assert await store.thread(PARENT) == moved
 
@@ -278,7 +278,7 @@ def killed_at(step: int, patch: pytest.MonkeyPatch) -> Iterator[list[str]]:
 
 def kill(root: Path, action: Action, step: int, monkeypatch: pytest.MonkeyPatch) -> str | None:
     """Run the relocation until that step; what it was, or None where it came to its end before."""
-    connection = open_for_writing(root / "spoold.sqlite", START_MS)
+    connection = open_for_writing(root / "spoold.sqlite", START_MS, [])
     try:
         with monkeypatch.context() as patch, killed_at(step, patch) as steps:
             try:

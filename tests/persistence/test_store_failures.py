@@ -74,7 +74,7 @@ async def test_an_append_that_fails_is_cut_off_and_can_be_tried_again(
 async def test_what_cannot_be_cut_off_is_indexed_by_the_next_append(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def no_truncate(descriptor: int, length: int) -> None:
+    def no_truncate(path: object, length: int) -> None:
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
     async with opened(tmp_path) as store:
@@ -82,9 +82,10 @@ async def test_what_cannot_be_cut_off_is_indexed_by_the_next_append(
         turn_id = turn_of(THREAD, 1)
         with monkeypatch.context() as patch:
             full_disk(patch, 300)
-            patch.setattr(os, "ftruncate", no_truncate)
-            with pytest.raises(StoreError):
+            patch.setattr(os, "truncate", no_truncate)
+            with pytest.raises(StoreError) as failed:
                 await store.commit(Batch(THREAD, turn_begin(THREAD, turn_id, "more", START_MS)))
+            assert failed.value.appended
         await add_turn(store, THREAD, 2, START_MS)
         turns = await store.all_turns(THREAD)
     assert [turn.id for turn in turns] == [turn_of(THREAD, 0), turn_id, turn_of(THREAD, 2)]
@@ -125,39 +126,6 @@ async def test_a_failing_append_fails_only_its_own_caller(
         assert failed == [3]
         for number in (0, 1, 2, 4, 5):
             assert len(await store.all_turns(uuid_of(number))) == 2
-
-
-async def test_a_flush_that_fails_is_told_and_the_lines_stay_indexed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def no_sync(descriptor: int) -> None:
-        raise OSError(errno.EIO, os.strerror(errno.EIO))
-
-    async with opened(tmp_path) as store:
-        await create(store, THREAD)
-        with monkeypatch.context() as patch:
-            patch.setattr(os, "fsync", no_sync)
-            with pytest.raises(StoreError, match="could not flush"):
-                await store.commit(Batch(THREAD, turn_begin(THREAD, uuid_of(7), "x", START_MS), fsync=True))
-        assert len(await store.all_turns(THREAD)) == 2
-
-
-async def test_an_index_that_cannot_be_written_does_not_fail_the_append_and_heals(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def broken(connection: sqlite3.Connection, operations: Any) -> None:
-        raise sqlite3.OperationalError("disk I/O error")
-
-    async with opened(tmp_path) as store:
-        await create(store, THREAD)
-        with monkeypatch.context() as patch:
-            patch.setattr(persistence.writer, "transact", broken)
-            await add_turn(store, THREAD, 1, START_MS)
-            with pytest.raises(StoreError, match="could not write the index"):
-                await store.all_turns(THREAD)
-        assert len(await store.all_turns(THREAD)) == 2
-        await add_turn(store, THREAD, 2, START_MS)
-        assert len(await store.all_turns(THREAD)) == 3
 
 
 async def test_new_files_and_folders_are_only_for_their_owner(tmp_path: Path) -> None:
@@ -243,7 +211,7 @@ async def test_a_database_that_cannot_be_opened_fails_every_method(tmp_path: Pat
         ):
             with pytest.raises(StoreError, match="could not open") as failed:
                 await ask()
-            assert failed.value.fault == "database"
+            assert failed.value.fault == "disk"
             assert failed.value.path == tmp_path / "spoold.sqlite"
         store.release(THREAD)
 
