@@ -14,7 +14,6 @@ from pydantic import ValidationError
 from actors.effects import Decision
 from actors.peer import Reply
 from actors.queue_claims import show
-from actors.queue_rows import may_drain
 from actors.state import RunningTurn, ThreadState
 from actors.step import StepContext
 from actors.turns import accepted, begin
@@ -25,13 +24,6 @@ from persistence.queue import QueuedTurn
 from protocol.errors import InvalidRequest
 from protocol.queue_methods import QueueStartResult
 from protocol.turn_methods import TurnStartParams
-
-
-def drain(state: ThreadState, step: StepContext, context: list[ResponseItem]) -> Decision:
-    """Make the head a turn, if it may run still."""
-    if not may_drain(state) or step.draining():
-        return Decision(state)
-    return dispatch(state, state.queue.rows[0], step, context)
 
 
 def dispatch(

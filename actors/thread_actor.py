@@ -373,12 +373,16 @@ class ThreadActor:
             if not self._publisher.publish(effect):
                 self._carry_out(effect)
         decision.state.check_invariants()
-        if not (self._drain_sent or self._ending or self._step.draining()) and may_drain(decision.state):
+        if not (self._drain_sent or self._ending or self._must_not_drain()) and may_drain(decision.state):
             self._drain_sent = True
             self.mailbox.put_always(Drain())
         if had_turn and decision.state.turn is None:
             self._use_runtime()
             self._host.turn_over()
+
+    def _must_not_drain(self) -> bool:
+        """Whether a turn from the queue could only fail; on a disk that is well again it is tried again."""
+        return self._step.draining() or self._store.health.trouble is not None
 
     async def _decide(self, message: Message) -> Decision:
         state, step = self.state, self._step
@@ -427,8 +431,10 @@ class ThreadActor:
                 return await message.act.decide(state, message.reply, self._acts)
             case Drain():
                 self._drain_sent = False
+                if self._must_not_drain() or not may_drain(state):
+                    return Decision(state)
                 state = await with_git(state)
-                return queue_drain.drain(state, step, await self._model_context())
+                return queue_drain.dispatch(state, state.queue.rows[0], step, await self._model_context())
             case DropRuntime():
                 raise AssertionError("the loop drops the runtime itself: no state changes")
             case Leave() | Shutdown():

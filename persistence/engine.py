@@ -103,7 +103,7 @@ class Engine:
         if trouble is None or trouble.damaged or self._open_failure is not None:
             return
         try:
-            await run_stoppable(lambda _: probe(self.writer, self._home))
+            await run_stoppable(lambda _: probe(self.writer, self._home, trouble))
         except StoreError as error:
             log.debug("the disk is not well yet: %s", error)
             self.health.met(error)

@@ -12,7 +12,7 @@ from contextlib import suppress
 
 import trio
 
-from persistence.appending import write_all
+from persistence.appending import sync_path, write_all
 from persistence.errors import StoreError
 from persistence.home import FILE_MODE, Home
 from persistence.jobs import Job
@@ -21,6 +21,7 @@ from persistence.writer import Writer
 
 PROBE_BYTES = 64 * 1024
 """More than a commit mostly needs: a disk that has only this little left is not well."""
+PROBE_NAME = "disk-probe"
 _NOBODY = "probe"
 
 
@@ -71,14 +72,20 @@ class DiskHealth:
         self._changed = trio.Event()
 
 
-def probe(writer: Writer, home: Home) -> None:
+def probe(writer: Writer, home: Home, trouble: StoreError) -> None:
     """Write and flush a file of ``PROBE_BYTES`` and a row, and remove both. For a worker thread.
+
+    The file is written beside the one that could not be, which is flushed, too.
 
     Raises:
         StoreError: it cannot be done.
     """
-    path = home.root / "disk-probe"
+    failed = trouble.path
+    beside = failed is not None and failed.parent.is_dir()
+    path = (failed.parent if failed is not None and beside else home.root) / PROBE_NAME
     try:
+        if failed is not None and failed.is_file():
+            sync_path(failed)
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, FILE_MODE)
         try:
             write_all(descriptor, bytes(PROBE_BYTES))

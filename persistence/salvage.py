@@ -2,8 +2,8 @@
 
 The index is made again from the rollouts. The rows of these tables are not in any rollout: they are read out
 of the file that was set aside, from the first of each table to where reading fails, and from the last back to
-there. Damage may have left a row that can be read and is wrong: one that the new table does not take, or that
-is no row of ours, is counted with those that could not be read.
+there. Damage may have left a row that can be read and is wrong: one that the new table does not take is
+counted with those that could not be read; a queued turn whose text is spoiled is shown as such.
 
 Rejected: sqlite3's ``.recover``, which is in the command line program only and puts what it finds on pages
 without a table into a table of its own, where nobody would look for it.
@@ -11,7 +11,6 @@ without a table into a table of its own, where nobody would look for it.
 
 from __future__ import annotations
 
-import json
 import logging
 import shutil
 import sqlite3
@@ -99,8 +98,7 @@ def _copy(
     insert = f"INSERT INTO {table} ({listed}) VALUES ({marks})"  # noqa: S608
     at = columns.index(key)
     rows, whole = _read_both_ways(damaged, f"SELECT {listed} FROM {table} ORDER BY {key}", at)  # noqa: S608
-    ours = [row for row in rows.values() if _is_ours(table, columns, row)]
-    stored = sum(_store(connection, (insert, row)) for row in ours)
+    stored = sum(_store(connection, (insert, row)) for row in rows.values())
     if table == QUEUE:
         found.rows = stored
         found.whole = whole and stored == len(rows)
@@ -133,13 +131,3 @@ def _store(connection: sqlite3.Connection, operation: tuple[str, tuple[object, .
         log.warning("a row of the damaged database is not taken over: %s", error)
         return False
     return True
-
-
-def _is_ours(table: str, columns: list[str], row: tuple[object, ...]) -> bool:
-    if table != QUEUE:
-        return True
-    params = row[columns.index("turn_start_params")]
-    try:
-        return isinstance(params, str) and isinstance(json.loads(params), dict)
-    except ValueError:
-        return False

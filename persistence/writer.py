@@ -294,7 +294,7 @@ class Writer:
         for job in jobs:
             if id(job) in failures:
                 continue
-            failure = StoreError.from_sqlite("write the index", self._home.database, error)
+            failure = StoreError.from_sqlite(f"write {self._home.database}", self._home.database, error)
             failures[id(job)] = failure
             if not isinstance(job, Append) or job.batch is None or not job.batch.lines:
                 continue

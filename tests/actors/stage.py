@@ -38,17 +38,20 @@ LIMIT = 30
 
 
 class FragileStore(Store):
-    """The real store, except while ``broken`` says that a batch or a read fails."""
+    """The real store, except while ``broken`` says that a batch fails, or how, or that a read does."""
 
-    broken: Callable[[Batch], bool] | None = None
+    broken: Callable[[Batch], bool | StoreError] | None = None
     unreadable = False
     loads = 0
 
-    async def commit(self, batch: Batch) -> None:
-        if self.broken is not None and self.broken(batch):
+    async def _write(self, batch: Batch) -> None:
+        failure = self.broken(batch) if self.broken is not None else False
+        if isinstance(failure, StoreError) and failure.appended:
+            await super()._write(Batch(batch.thread_id, batch.lines, create=batch.create))
+        if failure:
             await trio.lowlevel.checkpoint()
-            raise StoreError("the disk is full", "disk")
-        await super().commit(batch)
+            raise failure if isinstance(failure, StoreError) else StoreError("the disk is full", "disk")
+        await super()._write(batch)
 
     async def thread(self, thread_id: str) -> ThreadRecord | None:
         self.loads += 1

@@ -158,7 +158,7 @@ async def test_facts_that_cannot_be_stored_are_told(tmp_path: Path, monkeypatch:
         await create(store, THREAD)
         with monkeypatch.context() as patch:
             patch.setattr(persistence.writer, "transact", broken)
-            with pytest.raises(StoreError, match="could not write the index"):
+            with pytest.raises(StoreError, match="could not write"):
                 await store.commit(Batch(THREAD, facts={"name": "n"}))
         assert (await record(store)).name is None
         assert not (tmp_path / "session_index.jsonl").exists()
