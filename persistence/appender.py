@@ -111,6 +111,7 @@ class Appender:
             os.close(descriptor)
         self._group.setdefault(path, []).append(appended)
         indexer.state.file_size, indexer.state.file_mtime_ns = status.st_size, status.st_mtime_ns
+        indexer.state.unflushed = int(not batch.fsync)
         self.live[batch.thread_id] = indexer.state
         job.operations = [*indexer.operations, save(indexer.state)]
 

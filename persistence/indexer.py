@@ -77,7 +77,8 @@ class RolloutState:
 
     ``path`` is relative to the home. ``listed`` is set once there is a preview, ``turn_derived`` while the
     turn in hand has no marker of its own. ``file_size`` and ``file_mtime_ns`` are the file's when it was
-    indexed: when they differ the index is stale.
+    indexed: when they differ the index is stale. ``unflushed`` is set while the file's end may not be on the
+    disk itself: a power cut can then change it under the same size and time.
     """
 
     thread_id: str
@@ -103,6 +104,7 @@ class RolloutState:
     token_count_offset: int | None = None
     file_size: int = -1
     file_mtime_ns: int = -1
+    unflushed: int = 0
 
 
 COLUMNS = tuple(each.name for each in fields(RolloutState))
@@ -143,6 +145,15 @@ def forget(thread_id: str) -> list[Operation]:
         ("DELETE FROM turns WHERE thread_id=?", (thread_id,)),
         ("DELETE FROM rollouts WHERE thread_id=?", (thread_id,)),
     ]
+
+
+def distrust_unflushed() -> Operation:
+    """Make every row stale whose file a power cut may have changed since, unseen: for the start of a process.
+
+    The database is flushed with every commit, a rollout at the end of a turn, so the index can know lines
+    that are gone, with space in their place that was never filled.
+    """
+    return "UPDATE rollouts SET file_size=-1, unflushed=0 WHERE unflushed=1", ()
 
 
 def begin(state: RolloutState) -> list[Operation]:

@@ -37,8 +37,13 @@ def index_file(
     base: RolloutState | None,
     stopped: threading.Event | None = None,
     hand_over: Callable[[Apply], None] | None = None,
+    *,
+    flush: bool = True,
 ) -> bool:
     """Index a file anew. ``base`` is the thread's row as it was when the file was found stale.
+
+    What the index knows must not be lost in a power cut, and who wrote the file may have died before it was
+    flushed: it is flushed here, unless ``flush`` is False.
 
     With ``hand_over`` the last piece (for most files the only one) is given to it instead of being waited
     for, and counts as stored.
@@ -70,6 +75,7 @@ def index_file(
             if stopped is not None and stopped.is_set():
                 return False
         state.file_size, state.file_mtime_ns = status.st_size, status.st_mtime_ns
+        state.unflushed = int(flush and not _flushed(descriptor))
         if hand_over is not None:
             hand_over(_piece(indexer, expected))
             return True
@@ -78,6 +84,15 @@ def index_file(
         raise StoreError.from_os("read", found.path, error) from error
     finally:
         os.close(descriptor)
+
+
+def _flushed(descriptor: int) -> bool:
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        log.warning("a rollout is indexed that could not be flushed: %s", error)
+        return False
+    return True
 
 
 def _piece(indexer: Indexer, expected: int) -> Apply:

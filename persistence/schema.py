@@ -171,7 +171,15 @@ CREATE INDEX queued_turns_started_by_client
 CREATE TABLE queue_pauses (thread_id TEXT PRIMARY KEY) STRICT, WITHOUT ROWID
 """
 
-_MIGRATIONS = {"thread_index": _THREAD_INDEX, "lifecycle": _LIFECYCLE, "queue": _QUEUE}
+# Set while the end of the file may not be on the disk; see ``persistence.indexer.distrust_unflushed``.
+_UNFLUSHED = "ALTER TABLE rollouts ADD COLUMN unflushed INTEGER NOT NULL DEFAULT 0"
+
+_MIGRATIONS = {
+    "thread_index": _THREAD_INDEX,
+    "lifecycle": _LIFECYCLE,
+    "queue": _QUEUE,
+    "unflushed": _UNFLUSHED,
+}
 """In order; one that has been in a release never changes."""
 
 

@@ -28,7 +28,7 @@ from persistence.errors import StoreError, fails_everything, is_damage
 from persistence.facts import append_name
 from persistence.fault_points import reach
 from persistence.home import Home
-from persistence.indexer import RolloutState
+from persistence.indexer import RolloutState, distrust_unflushed
 from persistence.jobs import NO_ROW, Append, Apply, Batch, Job, Release
 from persistence.relocation import finish, relocate
 from persistence.rollout_files import rank
@@ -115,6 +115,7 @@ class Writer:
         try:
             connection = open_for_writing(path, now_ms, self.notices)
             finish(connection, self._home)
+            transact(connection, [distrust_unflushed()])
         except Exception as error:
             log.exception("the database cannot be opened")
             failure = StoreError.from_sqlite(f"open {path}", path, error)

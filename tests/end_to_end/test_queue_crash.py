@@ -7,68 +7,23 @@ from __future__ import annotations
 
 import os
 import random
-import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 import trio
 
-from persistence.fault_points import NAMES, VARIABLE
-from tests.support.daemon_process import open_daemon
+from persistence.fault_points import NAMES
 from tests.support.in_memory import replay_hint
-from tests.support.queue_ledger import Ledger, live, settle
-from tests.support.scripted_model import ScriptedModel, open_scripted_model
+from tests.support.queue_crash import CLAIMED, check, crash
+from tests.support.queue_ledger import Ledger
+from tests.support.scripted_model import open_scripted_model
 
 CRASHES = int(os.environ.get("SPOOLD_TEST_CRASHES", "0"))
 """How many crashes the long variants make, in all."""
 FIRST_SEED = int(os.environ.get("SPOOLD_TEST_SEED", "0"))
 SEEDS = range(FIRST_SEED, FIRST_SEED + max(6, CRASHES // 4))
 AT_ONCE = 4
-
-CLAIMED = "after a queue's commit:2"
-"""Leaves a claimed row in a home with one thread: the first commit adds it, the second claims it."""
-
-
-async def crash(
-    folder: Path,
-    model: ScriptedModel,
-    ledgers: Sequence[Ledger],
-    chance: random.Random,
-    kill_at: str | None = None,
-    kill_after: int | None = None,
-) -> bool:
-    """Live until the daemon dies or is killed after so many messages; whether it died of itself."""
-    variables = {} if kill_at is None else {VARIABLE: kill_at}
-    async with open_daemon(folder, model=model, variables=variables, check_messages=False) as daemon:
-        left = kill_after
-
-        def watch(message: Mapping[str, Any], came: bool) -> None:
-            nonlocal left
-            if left is not None:
-                left -= 1
-                if left == 0:
-                    daemon.ended = True
-                    os.killpg(daemon.process.pid, signal.SIGKILL)
-
-        daemon.client.watch = watch
-        async with trio.open_nursery() as nursery:
-            for ledger in ledgers:
-                nursery.start_soon(live, daemon.client, model, ledger, random.Random(chance.random()))
-        if not daemon.client.closed.is_set():
-            await daemon.end(signal.SIGKILL)
-            return False
-        code = await daemon.process.wait()
-        assert code == -signal.SIGKILL, "it died of something else"
-        return not daemon.ended
-
-
-async def check(folder: Path, model: ScriptedModel, ledgers: Sequence[Ledger], chance: random.Random) -> None:
-    """Everything is in its place in a daemon that lives, and stays there for the next."""
-    async with open_daemon(folder, model=model) as daemon:
-        for ledger in ledgers:
-            await settle(daemon.client, model, ledger, chance)
 
 
 async def crash_at(folder: Path, points: Sequence[str], seed: int, threads: int) -> None:
@@ -78,7 +33,7 @@ async def crash_at(folder: Path, points: Sequence[str], seed: int, threads: int)
         ledgers = [Ledger(f"m{number}") for number in range(threads)]
         async with trio.open_nursery() as nursery, open_scripted_model(nursery) as model:
             for point in points:
-                assert await crash(folder, model, ledgers, chance, point), f"{point} was not reached"
+                assert await crash(folder, model, ledgers, chance, kill_at=point), f"{point} was not reached"
             await check(folder, model, ledgers, chance)
 
 

@@ -27,8 +27,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import trio
+from trio_websocket import ConnectionClosed, HandshakeError
 
-from spoold.client import Client, connect_websocket
+from spoold.client import Client, ConnectionLost, connect_websocket
 from tests.support.scripted_model import ScriptedModel, open_scripted_model
 from tests.support.traffic import Traffic
 from tests.support.wire_schema import own_schema, problems, reference_schema
@@ -84,6 +85,10 @@ def clean_environment(folder: Path, **variables: str) -> dict[str, str]:
         "TZ": "UTC",
         **variables,
     }
+
+
+class EndedEarly(AssertionError):
+    """The process ended before a client could shake hands with it."""
 
 
 @dataclass
@@ -167,6 +172,7 @@ async def open_daemon(
         variables: more of the environment.
 
     Raises:
+        EndedEarly: the process ended before the body began.
         Exception: what the body raised; not in the groups of the nurseries between, when it is alone.
     """
     opened = _open_daemon(
@@ -223,8 +229,15 @@ async def _open_daemon(
             nursery.start_soon(_listen_to, daemon, announced)
             await announced.wait()
             daemon.url = _address(daemon)
-            async with daemon.connect(name) as daemon.client:
-                yield daemon
+            begun = False
+            try:
+                async with daemon.connect(name) as daemon.client:
+                    begun = True
+                    yield daemon
+            except (OSError, HandshakeError, ConnectionClosed, ConnectionLost) as error:
+                if begun or await _end_of(process) is None:
+                    raise
+                raise EndedEarly(f"the daemon ended with {process.returncode}") from error
         except BaseException as error:
             _sole(error).add_note(_account(daemon))
             raise
@@ -264,8 +277,16 @@ async def _listen_to(daemon: DaemonProcess, announced: trio.Event) -> None:
 
 def _address(daemon: DaemonProcess) -> str:
     found = _ADDRESS.search(daemon._said)
-    assert found is not None, "the daemon ended before it listened"
+    if found is None:
+        raise EndedEarly("the daemon ended before it listened")
     return found[0].decode()
+
+
+async def _end_of(process: trio.Process) -> int | None:
+    """The exit code of a process that has let go of its clients; None if it lives on."""
+    with trio.move_on_after(STOP_LIMIT):
+        return await process.wait()
+    return None
 
 
 async def _leave(daemon: DaemonProcess) -> None:

@@ -26,7 +26,7 @@ import pytest
 
 Mode = Literal["full", "io", "sync", "readonly", "read"]
 
-# The numbers and layouts are those of faulty_disk.c.
+# The numbers and layouts are those of faulty_disk.h and faulty_disk.c.
 CLASSES = {
     "write": 1,
     "grow": 2,
@@ -62,8 +62,9 @@ def compile_library(folder: Path) -> Path:
     if compiler is None:
         pytest.skip("a faulty disk needs a C compiler, and there is no cc")
     library = folder / "faulty_disk.so"
-    source = Path(__file__).with_name("faulty_disk.c")
-    subprocess.run([compiler, "-O1", "-shared", "-fPIC", "-pthread", "-o", library, source], check=True)
+    sources = [Path(__file__).with_name(name) for name in ("faulty_disk.c", "faulty_disk_calls.c")]
+    options = ["-O1", "-Wall", "-Wextra", "-shared", "-fPIC", "-pthread"]
+    subprocess.run([compiler, *options, "-o", library, *sources], check=True)
     return library
 
 
@@ -151,6 +152,12 @@ class FaultyDisk:
         if not self._journal.exists():
             return []
         return list(_records(self._journal.read_bytes()))
+
+    def forget(self) -> None:
+        """Begin the journal anew, as if all of it had been flushed. No process may use the disk."""
+        self._journal.unlink(missing_ok=True)
+        for grave in self.graves.iterdir():
+            grave.unlink()
 
 
 Kind = Literal["write", "truncate", "flush", "flushed", "create", "mkdir", "rename", "unlink", "rmdir"]

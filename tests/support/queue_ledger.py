@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -49,8 +50,18 @@ class Ledger:
     messages: dict[str, Message] = field(default_factory=dict)
     orders: list[list[str]] = field(default_factory=lambda: [[]])
     """What the order may be: as acknowledged, and as it is if the request without an answer was served."""
+    ended: dict[str, str] = field(default_factory=dict)
+    """The turns that the daemon has said are over, and how they ended."""
+    shown: list[Json] = field(default_factory=list)
+    """The turns, when all was settled."""
     sent: int = 0
     answered: int = 0
+
+    def hear(self, message: Mapping[str, Any]) -> None:
+        """A message has come; what it says of this thread's turns must stay so."""
+        if message.get("method") == "turn/completed" and message["params"]["threadId"] == self.thread_id:
+            turn = message["params"]["turn"]
+            self.ended[turn["id"]] = turn["status"]
 
     async def call(self, client: Client, method: str, **params: Any) -> Any:
         """A request about the thread."""
@@ -188,9 +199,17 @@ def check_order(ledger: Ledger, rows: list[Json]) -> None:
 
 
 async def transcript(client: Client, ledger: Ledger) -> Counter[str]:
-    """How often each message is recorded in a turn."""
+    """How often each message is recorded in a turn; turns that were over are whole."""
     read = await ledger.call(client, "thread/read", includeTurns=True)
-    items = [item for turn in read["thread"]["turns"] for item in turn["items"]]
+    ledger.shown = read["thread"]["turns"]
+    turns = {turn["id"]: turn for turn in ledger.shown}
+    for turn_id, status in ledger.ended.items():
+        assert turn_id in turns, f"turn {turn_id} was {status} and is gone"
+        turn = turns[turn_id]
+        assert turn["status"] == status, f"turn {turn_id} was {status} and is {turn['status']}"
+        kinds = [item["type"] for item in turn["items"]]
+        assert status != "completed" or kinds == ["userMessage", "agentMessage"], f"turn {turn_id}: {kinds}"
+    items = [item for turn in ledger.shown for item in turn["items"]]
     said = [item for item in items if item["type"] == "userMessage"]
     return Counter(item["content"][0]["text"].split()[-1] for item in said)
 
