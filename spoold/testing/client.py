@@ -14,7 +14,7 @@ from spoold.testing.channel import MemoryChannel
 from spoold.testing.client_state import ClientState
 
 if TYPE_CHECKING:
-    from spoold.testing.world import SimulatedDaemon
+    from spoold.testing.world import SimulatedDaemon, World
 
 Json = dict[str, Any]
 
@@ -78,6 +78,10 @@ class SimulatedClient:
     def connected(self) -> bool:
         """Whether there is a connection that neither side has ended."""
         return self._channel is not None
+
+    def of(self, world: World) -> bool:
+        """Whether it is a client of this world's daemon."""
+        return self._daemon is world.daemon
 
     # -- connections ------------------------------------------------------------------------------------
 

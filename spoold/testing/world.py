@@ -78,10 +78,11 @@ class SimulatedDaemon:
         crashes: how often it has died.
     """
 
-    def __init__(self, world: World, nursery: trio.Nursery, settings: Sequence[str]) -> None:
+    nursery: trio.Nursery
+
+    def __init__(self, world: World, settings: Sequence[str]) -> None:
         self.home = world.folder / "home"
         self.trace = world.trace
-        self.nursery = nursery
         self.crashes = 0
         self.disk = Disk(world.chance, world.trace, self._die)
         self._world = world
@@ -251,10 +252,17 @@ class SimulatedDaemon:
 
 
 class World:
-    """Attributes: what there is besides the daemon.
+    """One world: what there is besides the daemon.
+
+    Made outside of Trio, so that fixtures can be built on it; ``run`` brings it to life, once.
+
+    Args:
+        seed: what decides everything.
+        settings: ``key=value`` as on the command line.
+        config: the home's ``config.toml``.
 
     Attributes:
-        seed: what decides everything.
+        seed: as given.
         chance: the world's own chance; a scenario may draw from it, too.
         runtime: clock and ids, over all crashes.
         folder: everything on disk is below it; removed at the end.
@@ -262,21 +270,28 @@ class World:
         trace: what happened.
         model: every model.
         commands: every command.
-        daemon: the daemon; it runs already.
+        daemon: the daemon; a scenario finds it started.
         complaints: what the daemon has logged as an error with a traceback: bugs, as a rule.
     """
 
-    def __init__(self, seed: int, folder: Path, nursery: trio.Nursery, settings: Sequence[str]) -> None:
+    def __init__(self, seed: int, *, settings: Sequence[str] = (), config: str = "") -> None:
+        self._holder = tempfile.TemporaryDirectory(
+            prefix="spoold-world-", dir=_MEMORY if _MEMORY.is_dir() else None
+        )
         self.seed = seed
         self.chance = Chance(f"world {seed}")
         self.runtime = SeededRuntime(seed)
-        self.folder = folder
-        self.cwd = folder / "work"
-        self.trace = Trace({str(folder): "FOLDER"})
+        self.folder = Path(self._holder.name)
+        self.cwd = self.folder / "work"
+        self.trace = Trace({str(self.folder): "FOLDER"})
         self.model = InMemoryModel()
         self.commands = ScriptedCommands(self.trace.note)
         self.complaints: list[str] = []
-        self.daemon = SimulatedDaemon(self, nursery, settings)
+        self.daemon = SimulatedDaemon(self, settings)
+        self.cwd.mkdir()
+        self.daemon.home.mkdir(mode=0o700)
+        if config:
+            (self.daemon.home / "config.toml").write_text(config, encoding="utf-8")
 
     async def client(self, name: str, **capabilities: object) -> SimulatedClient:
         """A new client, connected."""
@@ -284,35 +299,48 @@ class World:
         await client.connect(**capabilities)
         return client
 
+    def run(self, scenario: Scenario) -> Trace:
+        """Start the daemon, run the scenario, end the daemon, remove the folder.
+
+        The scenario may leave the daemon running, stopped or dead. The same seed and scenario give the same
+        trace, byte for byte.
+
+        Raises:
+            Exception: what the scenario raised, or the daemon; with a note that says how to replay it.
+        """
+        try:
+            with self._holder:
+                run_seeded(lambda: self._live(scenario), self.seed)
+        except BaseException as failure:
+            error = _alone(failure)
+            error.add_note(f"replay with seed={self.seed}")
+            error.add_note("the last events:\n" + self.trace.tail())
+            raise error from None
+        return self.trace
+
+    def close(self) -> None:
+        """Remove the folder of a world that was never run."""
+        self._holder.cleanup()
+
+    async def _live(self, scenario: Scenario) -> None:
+        daemon = self.daemon
+        with watched(daemon.disk), _listening_to_logs(self):
+            async with trio.open_nursery() as daemon.nursery:
+                await daemon.start()
+                with trio.fail_after(TIME_LIMIT):
+                    await scenario(self)
+                if daemon.running:
+                    daemon.disk.heal()
+                    await daemon.stop()
+                daemon.nursery.cancel_scope.cancel()
+
 
 Scenario = Callable[[World], Awaitable[None]]
 
 
 def simulate(scenario: Scenario, seed: int, *, settings: Sequence[str] = (), config: str = "") -> Trace:
-    """Run a scenario in a world of its own, and end its daemon.
-
-    Args:
-        scenario: gets the world, with its daemon started. It may leave the daemon running, stopped or dead.
-        seed: the same seed and scenario give the same trace, byte for byte.
-        settings: ``key=value`` as on the command line.
-        config: the home's ``config.toml``.
-
-    Raises:
-        Exception: what the scenario raised, or the daemon; with a note that says how to replay it.
-    """
-    traces: list[Trace] = []
-
-    where = _MEMORY if _MEMORY.is_dir() else None
-    try:
-        with tempfile.TemporaryDirectory(prefix="spoold-world-", dir=where) as folder:
-            run_seeded(lambda: _live(scenario, seed, Path(folder), settings, config, traces), seed)
-    except BaseException as failure:
-        error = _alone(failure)
-        error.add_note(f"replay with seed={seed}")
-        if traces:
-            error.add_note("the last events:\n" + traces[0].tail())
-        raise error from None
-    return traces[0]
+    """Run a scenario in a world of its own; see ``World`` and ``World.run``."""
+    return World(seed, settings=settings, config=config).run(scenario)
 
 
 def _alone(error: BaseException) -> BaseException:
@@ -320,32 +348,6 @@ def _alone(error: BaseException) -> BaseException:
     while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
         error = error.exceptions[0]
     return error
-
-
-async def _live(
-    scenario: Scenario,
-    seed: int,
-    folder: Path,
-    settings: Sequence[str],
-    config: str,
-    traces: list[Trace],
-) -> None:
-    async with trio.open_nursery() as nursery:
-        world = World(seed, folder, nursery, settings)
-        traces.append(world.trace)
-        world.cwd.mkdir()
-        daemon = world.daemon
-        daemon.home.mkdir(mode=0o700)
-        if config:
-            await trio.Path(daemon.home, "config.toml").write_text(config, encoding="utf-8")
-        with watched(daemon.disk), _listening_to_logs(world):
-            await daemon.start()
-            with trio.fail_after(TIME_LIMIT):
-                await scenario(world)
-            if daemon.running:
-                daemon.disk.heal()
-                await daemon.stop()
-        nursery.cancel_scope.cancel()
 
 
 @contextmanager
