@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Callable
 
 import trio
 
@@ -38,10 +39,11 @@ class Engine:
         health: whether the home can be written.
     """
 
-    def __init__(self, home: Home, runtime: Runtime) -> None:
+    def __init__(self, home: Home, runtime: Runtime, new_writer: Callable[[Home], Writer] = Writer) -> None:
         self._home = home
         self._runtime = runtime
-        self.writer = Writer(home)
+        self._new_writer = new_writer
+        self.writer = new_writer(home)
         self.readers = Readers(home.database)
         self.health = DiskHealth()
         self._opened = trio.Event()
@@ -132,7 +134,7 @@ class Engine:
         """Open the database if that has failed, and bring the index up to date, until both is done."""
         while self._open_failure is not None:
             await trio.sleep(OPEN_AGAIN_SECONDS)
-            self.writer = Writer(self._home)
+            self.writer = self._new_writer(self._home)
             await self._open()
         if (trouble := self.health.trouble) is not None and trouble.path == self._home.database:
             self.health.mended()

@@ -39,6 +39,7 @@ from persistence.thread_list import (
     read_descendants,
     read_record,
 )
+from persistence.writer import Writer
 from protocol.errors import InvalidRequest, NotSupported
 from protocol.runtime import Runtime
 from protocol.thread_methods import ItemsPage, TurnsPage
@@ -73,12 +74,17 @@ class Store:
 
     Attributes:
         health: whether the home can be written.
+
+    Args:
+        home: where the threads are.
+        runtime: clock and ids.
+        new_writer: makes what writes; by default with a thread of its own.
     """
 
-    def __init__(self, home: Home, runtime: Runtime) -> None:
+    def __init__(self, home: Home, runtime: Runtime, new_writer: Callable[[Home], Writer] = Writer) -> None:
         self._home = home
         self._runtime = runtime
-        self._engine = Engine(home, runtime)
+        self._engine = Engine(home, runtime, new_writer)
         self._copies = Copies(home, self._engine.readers)
         self.health = self._engine.health
 

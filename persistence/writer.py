@@ -111,6 +111,16 @@ class Writer:
     # Everything below runs in the writer thread.
 
     def _run(self, now_ms: int, opened: Callable[[StoreError | None], None]) -> None:
+        connection = self._open(now_ms, opened)
+        if connection is None:
+            return
+        try:
+            while self._work(connection, self._take()):
+                pass
+        finally:
+            self._close(connection)
+
+    def _open(self, now_ms: int, opened: Callable[[StoreError | None], None]) -> sqlite3.Connection | None:
         path = self._home.database
         try:
             connection = open_for_writing(path, now_ms, self.notices)
@@ -124,19 +134,18 @@ class Writer:
             self.stop()
             self._refuse_waiting(failure)
             opened(failure)
-            return
+            return None
         opened(None)
+        return connection
+
+    def _close(self, connection: sqlite3.Connection) -> None:
+        self.stop()
+        self._refuse_waiting(StoreError("the writer has failed", "closed"))
         try:
-            while self._work(connection, self._take()):
-                pass
-        finally:
-            self.stop()
-            self._refuse_waiting(StoreError("the writer has failed", "closed"))
-            try:
-                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-            except sqlite3.Error:
-                log.warning("the database was closed without a checkpoint", exc_info=True)
-            connection.close()
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        except sqlite3.Error:
+            log.warning("the database was closed without a checkpoint", exc_info=True)
+        connection.close()
 
     def _refuse_waiting(self, failure: StoreError) -> None:
         while True:

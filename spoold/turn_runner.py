@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
 
 import trio
 
@@ -22,14 +23,37 @@ from protocol.runtime import Runtime
 from protocol.threads import TurnError
 from spoold.model_clients import ModelClients
 
+OpenTerminals = Callable[[Runtime], AbstractAsyncContextManager[Terminals]]
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What turns meet outside of the daemon, besides the model: a simulated world brings its own.
+
+    Attributes:
+        probe: whether the sandbox works.
+        open_terminals: makes the owner of one thread's commands.
+        environment: what commands inherit; None: the daemon's own.
+    """
+
+    probe: SandboxProbe = field(default_factory=SandboxProbe)
+    open_terminals: OpenTerminals = open_terminals
+    environment: Mapping[str, str] | None = None
+
 
 class RunnerFactory:
     """Makes the runner of each loaded thread; what threads share (clients, the sandbox probe) is here."""
 
-    def __init__(self, config: Config, runtime: Runtime) -> None:
+    def __init__(
+        self,
+        config: Config,
+        runtime: Runtime,
+        clients: ModelClients | None = None,
+        surroundings: Surroundings | None = None,
+    ) -> None:
         self._runtime = runtime
-        self._clients = ModelClients(config, runtime)
-        self._probe = SandboxProbe()
+        self._clients = clients or ModelClients(config, runtime)
+        self._surroundings = surroundings or Surroundings()
         self.terminals: dict[str, Terminals] = {}
         """The commands of threads that have run any, by thread id; gone with the thread's runner."""
         self._wanted = trio.Event()
@@ -42,7 +66,7 @@ class RunnerFactory:
     def new(self) -> TurnRunner:
         """The runner of one loaded thread. Opens nothing yet."""
         self._wanted.set()
-        return ThreadTurnRunner(self._clients, self._probe, self._runtime, self.terminals)
+        return ThreadTurnRunner(self._clients, self._surroundings, self._runtime, self.terminals)
 
     async def aclose(self) -> None:
         """Close the model clients."""
@@ -55,12 +79,12 @@ class ThreadTurnRunner:
     def __init__(
         self,
         clients: ModelClients,
-        probe: SandboxProbe,
+        surroundings: Surroundings,
         runtime: Runtime,
         register: dict[str, Terminals],
     ) -> None:
         self._clients = clients
-        self._probe = probe
+        self._surroundings = surroundings
         self._runtime = runtime
         self._register = register
         self._nursery: trio.Nursery | None = None
@@ -96,7 +120,9 @@ class ThreadTurnRunner:
             assert self._nursery is not None, "bind comes first"
             terminals: Terminals = await self._nursery.start(self._hold_terminals, job.thread_id)
             self._terminals = terminals
-            self._tools = ToolSet([ExecCommand(terminals, self._probe), RequestUserInput()])
+            around = self._surroundings
+            command = ExecCommand(terminals, around.probe, around.environment)
+            self._tools = ToolSet([command, RequestUserInput()])
 
         def model(
             request: Callable[[], ModelRequest], on_retry: Callable[[TurnError], Awaitable[None]]
@@ -107,7 +133,7 @@ class ThreadTurnRunner:
 
     async def _hold_terminals(self, thread_id: str, task_status: trio.TaskStatus[Terminals]) -> None:
         with trio.CancelScope() as self._scope:
-            async with open_terminals(self._runtime) as terminals:
+            async with self._surroundings.open_terminals(self._runtime) as terminals:
                 self._register[thread_id] = terminals
                 try:
                     task_status.started(terminals)

@@ -16,12 +16,16 @@ import importlib.resources
 import logging
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
 
 import trio
 
 from actors.catalogue import Catalogue
 from actors.supervisor import Supervisor
+from persistence.config import Config
+from persistence.home import Home
 from persistence.store import Store
+from protocol.runtime import Runtime
 from spoold.daemon import Daemon
 from spoold.ownership import say
 from spoold.reception import Door
@@ -39,19 +43,39 @@ STOP_DEADLINE = 10.0
 """Seconds for interrupting turns, and again for saying goodbye and flushing, after the grace period."""
 
 
-async def run_rooms(door: Door, signals: AsyncIterator[int]) -> int:
+@dataclass(frozen=True, slots=True)
+class Foundations:
+    """What the rooms are built on. A simulated world builds them on ground that a test controls.
+
+    Attributes:
+        store: makes the persistence room.
+        runners: makes what runs turns.
+        say: tells the person who started the program.
+    """
+
+    store: Callable[[Home, Runtime], Store] = Store
+    runners: Callable[[Config, Runtime], RunnerFactory] = RunnerFactory
+    say: Callable[[str], None] = say
+
+
+async def run_rooms(
+    door: Door,
+    signals: AsyncIterator[int],
+    foundations: Foundations = Foundations(),
+) -> int:
     """Build the rooms behind the door, let the clients in, serve them to the end, and close the door.
 
     Args:
         door: as ``spoold.reception`` has opened it.
         signals: SIGTERM and SIGINT.
+        foundations: where the disk, the model and commands come from.
 
     Returns:
         the exit code; negative: die of that signal.
     """
     listeners, home, config, runtime = door.listeners, door.home, door.config, door.runtime
-    store = Store(home, runtime)
-    runners = RunnerFactory(config, runtime)
+    store = foundations.store(home, runtime)
+    runners = foundations.runners(config, runtime)
     supervisor = Supervisor(
         runtime, store, config, runners.new, door.server_cwd, home, first_request_id=door.first_request_id
     )
@@ -62,7 +86,7 @@ async def run_rooms(door: Door, signals: AsyncIterator[int]) -> int:
         nursery.start_soon(runners.prepare)
         door.greeter.introduce(daemon)
         door.gateway.open(daemon, METHODS)
-        _announce(door)
+        _announce(door, foundations.say)
         code = await _until_the_end(
             daemon, listeners, door.gateway, signals, config.limits.shutdown_grace_secs
         )
@@ -76,7 +100,7 @@ async def run_rooms(door: Door, signals: AsyncIterator[int]) -> int:
     return code
 
 
-def _announce(door: Door) -> None:
+def _announce(door: Door, say: Callable[[str], None]) -> None:
     if door.succession.of is None:
         say(f"owns {door.home.root}")
     else:

@@ -22,8 +22,8 @@ MAY_IMPORT = {
 """An arrow only ever points down. Every room may import itself."""
 
 LIBRARIES = {
-    "spoold": {"click", "h11", "pydantic", "pydantic_core", "rich", "structlog", "trio", "trio_websocket",
-               "uuid_utils", "wsproto"},
+    "spoold": {"click", "h11", "pydantic", "pydantic_core", "pytest", "rich", "structlog", "trio",
+               "trio_websocket", "uuid_utils", "wsproto"},
     "transport": {"h11", "jwt", "pydantic", "pydantic_core", "trio", "trio_websocket", "wsproto"},
     "actors": {"outcome", "pydantic", "pydantic_core", "trio"},
     "agent": {"h11", "httpx2", "httpcore2", "mcp", "pydantic", "pydantic_core", "trio"},
@@ -45,8 +45,13 @@ CLOCKS_IDS_AND_CHANCE = {
 }
 """Attributes that read a clock, make an id or draw a number: a Runtime is passed in for these."""
 CHANCE_MODULES = {"random", "secrets"}
-REAL_MACHINE = {"spoold/system_runtime.py", "spoold/demo.py", "spoold/client.py"}
-"""The Runtime of the real machine; the demo and the client run beside a daemon, not inside one."""
+REAL_MACHINE = {
+    "spoold/system_runtime.py",
+    "spoold/demo.py",
+    "spoold/client.py",
+    "spoold/testing/runtime.py",
+}
+"""The Runtimes of the real machine and of a simulated world; demo and client run beside a daemon."""
 
 NEEDS_NO_LOCK = {("agent/model/http_stream.py", "httpx2")}
 """Imported again by functions that run only after one of the page has imported it with the lock held."""
@@ -55,6 +60,7 @@ BEFORE_THREADS = {
         f"spoold/{page}.py"
         for page in ("cli", "client", "demo", "logs", "ownership", "protocol_page", "queue_command")
     ),
+    "spoold/testing/plugin.py",
 }
 """What imports before a daemon has threads, or is no daemon."""
 

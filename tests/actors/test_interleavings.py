@@ -17,8 +17,8 @@ import trio
 import trio.testing
 
 from agent.events import ApprovalFailed
+from spoold.testing.client_state import ClientState
 from tests.actors.stage import Asked, Stage, opened, question
-from tests.support.client_state import ClientState
 from tests.support.in_memory import PuppetTurn, RecordingReply, replay_hint
 
 Json = dict[str, Any]

@@ -23,8 +23,8 @@ from agent.events import (
 from protocol.items import AgentMessageItem, CommandExecutionItem, ReasoningItem, UserMessageItem
 from protocol.threads import TokenCounts, TurnError
 from protocol.user_input import TextInput
+from spoold.testing.client_state import ClientState
 from tests.actors.stage import Asked, Stage, question, raw_message
-from tests.support.client_state import ClientState
 from tests.support.in_memory import PuppetTurn, RecordingPeer, replay_hint
 
 Json = dict[str, Any]

@@ -12,8 +12,8 @@ import trio
 import trio.testing
 
 from actors.residency import Residency, ResidentRuntimes
+from spoold.testing.client_state import ClientState
 from tests.actors.stage import Asked, Stage, opened, question
-from tests.support.client_state import ClientState
 from tests.support.in_memory import PuppetRunner
 
 IDLE = 300

@@ -10,7 +10,7 @@ import pytest
 import trio
 
 from spoold.client import Client, RpcFailed
-from tests.support.client_state import ClientState
+from spoold.testing.client_state import ClientState
 from tests.support.daemon_process import DaemonProcess, open_daemon
 from tests.support.every_message import user_text
 from tests.support.in_memory import replay_hint

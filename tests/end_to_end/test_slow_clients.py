@@ -11,7 +11,7 @@ from typing import Any
 
 import trio
 
-from tests.support.client_state import ClientState
+from spoold.testing.client_state import ClientState
 from tests.support.daemon_process import DaemonProcess, open_daemon
 from tests.support.every_message import user_text
 from tests.support.raw_client import RawClient, connect_raw

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import random
-import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -16,33 +14,9 @@ from agent.events import TurnEvent, TurnJob, TurnOutcome, TurnPort
 from agent.turn import TurnControl
 from protocol.base import encode
 from protocol.errors import RpcError
+from spoold.testing.runtime import SeededRuntime
 
-EPOCH_MS = 1_795_000_000_000
-
-
-class SeededRuntime:
-    """Clock, ids and chance that repeat: time is Trio's (so a MockClock moves it), ids count."""
-
-    def __init__(self, seed: int = 0) -> None:
-        self._random = random.Random(seed)
-        self._count = 0
-
-    def now_ms(self) -> int:
-        return EPOCH_MS + int(trio.current_time() * 1000) % 10**9
-
-    def monotonic(self) -> float:
-        return trio.current_time()
-
-    def new_id(self) -> str:
-        self._count += 1
-        value = (EPOCH_MS << 80) | (7 << 76) | (2 << 62) | self._count
-        return str(uuid.UUID(int=value))
-
-    def random(self) -> float:
-        return self._random.random()
-
-    def local_time(self, at_ms: int) -> str:
-        return "2026-11-18T10-00-00"
+__all__ = ["PuppetRunner", "PuppetTurn", "RecordingPeer", "RecordingReply", "SeededRuntime", "replay_hint"]
 
 
 class RecordingPeer:

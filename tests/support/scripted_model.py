@@ -3,36 +3,11 @@
     async with open_scripted_model(nursery) as model:
         ... base_url=model.base_url ...
 
-What it answers is written in the last thing the user said (messages that start with ``<`` are context and
-are skipped), or in ``model.script("say one", "say two")``, which goes first, one entry per request.
+What it answers is written in the last thing the user said, in the language of
+``spoold.testing.model_script``, or in ``model.script("say one", "say two")``, which goes first, one entry
+per request.
 
-``STEP | STEP | STEP`` are the answers of one turn; each step after the first comes when the tool calls of
-the one before it have their outputs. After the last step the answer is ``say Done.``
-
-    say TEXT                  a message, one delta per word
-    deltas N TEXT             a message in N deltas
-    burst N SIZE              a message of N deltas of SIZE characters, as fast as it goes
-    many TEXT ;; TEXT         several messages in one response
-    commentary TEXT ;; TEXT   a message of the phase "commentary", then the answer
-    reason TEXT ;; ANSWER     a reasoning item with a summary, then the answer
-    think TEXT ;; ANSWER      a reasoning item with raw text, then the answer
-    thinksh TEXT ;; CMD       a reasoning item with a summary, then calls of exec_command
-    usage N TEXT              a message; total_tokens is N
-    shell CMD [;; CMD]        calls of exec_command {"cmd": CMD}
-    esc CMD                   the same, asking to leave the sandbox
-    both TEXT ;; CMD          a message and a call of exec_command
-    call NAME JSON            a call of any function
-    badargs                   a call of exec_command whose arguments are no JSON
-    hold NAME TEXT            one delta, waits for model.release(NAME), then the rest
-    wait NAME TEXT            waits for model.release(NAME) before the response headers, then says TEXT
-    holdsh NAME CMD           a delta, waits, then a call of exec_command
-    cut TEXT                  half of the deltas, then the connection is closed
-    nocomplete TEXT           the whole message, but the stream ends without response.completed
-    http CODE [BODY]          an HTTP error; BODY that is no JSON object becomes its error.message
-    failed CODE MESSAGE       response.failed
-    incomplete REASON         a message, then response.incomplete
-
-Anything else is answered ``You said: ...``. ``/responses`` and ``/chat/completions`` speak the same script.
+``/responses`` and ``/chat/completions`` speak the same script.
 Run it by itself: ``python -m tests.support.scripted_model PORT``.
 """
 
@@ -49,7 +24,8 @@ from typing import Any
 import h11
 import trio
 
-from tests.support.scripted_wire import ChatWire, Gate, Hangup, Piece, ResponsesWire, Wire, compile_step
+from spoold.testing.model_script import Gate, Hangup, Piece, compile_step, step_of
+from tests.support.scripted_wire import ChatWire, ResponsesWire, Wire
 
 MOST_REQUEST_BYTES = 256 * 1024 * 1024
 
@@ -136,8 +112,7 @@ class ScriptedModel:
             self._changed.notify_all()
         self._serial += 1
         text, round_number = wire_class.where(body)
-        steps = text.split(" | ")
-        step = steps[round_number].strip() if round_number < len(steps) else "say Done."
+        step = step_of(text, round_number)
         if self._next_steps:
             step = self._next_steps.popleft()
         wire = wire_class(self._serial, round_number, body)

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import json
-import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import trio
 
+import spoold.testing.channel
 from actors.peer import Delta, Outgoing, Peer
 from protocol.errors import InvalidRequest
 from protocol.initialize import InitializeParams, InitializeResult
 from protocol.jsonrpc import Response, encode_notification
 from protocol.thread_methods import Empty, LoadedListParams, ThreadIdParams, ThreadStartParams
-from transport.channel import ChannelClosed
 from transport.connection import Gateway, Limits
-from transport.framing import TooLong
 from transport.handshake import initialize
 from transport.method import Call, Method, MethodTable
 
@@ -151,44 +149,8 @@ def gateway(limits: Limits | None = None) -> tuple[FakeDaemon, Gateway]:
     return daemon, Gateway(daemon, method_table(), limits or Limits())
 
 
-class MemoryChannel:
+class MemoryChannel(spoold.testing.channel.MemoryChannel):
     """A channel whose client is the test."""
-
-    def __init__(self, *, stdio: bool = False) -> None:
-        self.name = "memory"
-        self.waits_for_reader = stdio
-        self._to_server, self._incoming = trio.open_memory_channel[bytes | TooLong](math.inf)
-        self._outgoing, self._from_server = trio.open_memory_channel[bytes](math.inf)
-        self.reading = trio.Event()
-        self.reading.set()
-        self.closed: tuple[int, str] | None = None
-        self.broken = False
-        self.ended = trio.Event()
-
-    async def receive(self) -> bytes | TooLong | None:
-        try:
-            return await self._incoming.receive()
-        except trio.EndOfChannel:
-            return None
-
-    async def send_many(self, messages: list[bytes]) -> None:
-        try:
-            await self.reading.wait()
-            for message in messages:
-                await self._outgoing.send(message)
-        except trio.BrokenResourceError:
-            raise ChannelClosed from None
-        except trio.Cancelled:
-            self.broken = True
-            raise
-
-    async def aclose(self, code: int, reason: str) -> None:
-        self.closed = (code, reason)
-        self._outgoing.close()
-        self.ended.set()
-
-    def raw(self, data: bytes | TooLong) -> None:
-        self._to_server.send_nowait(data)
 
     def request(self, request_id: Any, method: str, *params: Any) -> None:
         message = {"id": request_id, "method": method}
@@ -196,19 +158,13 @@ class MemoryChannel:
             message["params"] = params[0]
         self.raw(json.dumps(message).encode())
 
-    def hang_up(self) -> None:
-        self._to_server.close()
-
     async def wait_ended(self) -> None:
         with trio.fail_after(30):
             await self.ended.wait()
 
-    def nothing_waits(self) -> bool:
-        return self._from_server.statistics().current_buffer_used == 0
-
     async def message(self) -> dict[str, Any]:
         with trio.fail_after(30):
-            return json.loads(await self._from_server.receive())
+            return json.loads(await self.receive_sent())
 
     async def call(self, method: str, *params: Any) -> dict[str, Any]:
         self.request(1, method, *params)

@@ -1,0 +1,309 @@
+"""The disk of a simulated world: real files and a real database, slow and faulty where the seed says so.
+
+The product's writer works in a thread. Here its work is done by a task, at seeded moments: it takes what
+waits as one group, and its callers hear of it later still. What a group does is not cut up: no reader sees
+the files between an append and its commit, as one in another thread might.
+
+A crash takes a copy of the home in the very instant and throws the original away, so nothing that the dying
+daemon still does is on disk afterwards. What was written and not flushed is lost from a seeded byte on when
+the power fails, and survives when only the process dies. A transaction that was not committed is lost either
+way.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import queue
+import shutil
+import sqlite3
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import trio
+
+from persistence.errors import StoreError
+from persistence.fault_points import NAMES
+from persistence.home import Home
+from persistence.jobs import Append, Job
+from persistence.writer import Writer
+from spoold.testing.runtime import EPOCH_MS, Chance
+from spoold.testing.trace import Trace
+
+What = Literal["append", "half an append", "flush", "commit"]
+_AT = {"half an append": "half of the append", "commit": "before COMMIT"}
+
+
+class Crash(BaseException):
+    """The daemon is dead. No handler of the daemon's may catch it."""
+
+
+@dataclass(slots=True)
+class _Rule:
+    at: str
+    after: int
+    act: Callable[[], None]
+
+
+class Disk:
+    """What goes wrong, and when. Implements ``persistence.fault_points.Watch``.
+
+    Attributes:
+        slowness: the longest time in seconds that a group of writes takes, and again until it is told.
+        points: how often each named instant was reached.
+    """
+
+    def __init__(self, chance: Chance, trace: Trace, crash: Callable[[bool], None]) -> None:
+        self.slowness = 0.002
+        self.points = dict.fromkeys(NAMES, 0)
+        self._chance = chance
+        self._trace = trace
+        self._crash = crash
+        self._rules: list[_Rule] = []
+        self._ticks = 0
+        # By inode: how much of a file is sure to survive.
+        self._flushed: dict[int, int] = {}
+
+    # -- what a test asks for ---------------------------------------------------------------------------
+
+    def crash_at(self, name: str, after: int = 0, *, power: bool = False) -> None:
+        """The daemon dies when a point of ``persistence.fault_points.NAMES`` is reached.
+
+        ``after``: how often it is passed before. ``power``: it dies with the machine under it.
+        """
+        assert name in NAMES, name
+
+        def act() -> None:
+            self._trace.note("dies at", name)
+            self._crash(power)
+            raise Crash
+
+        self._rules.append(_Rule(name, after, act))
+
+    def fail(self, what: What, after: int = 0, times: int = 1) -> None:
+        """Something fails, ``after`` times later: appends for want of room, the others with an I/O error."""
+
+        def act() -> None:
+            self._trace.note("fault", what)
+            if what == "commit":
+                raise sqlite3.OperationalError("disk I/O error")
+            code = errno.EIO if what == "flush" else errno.ENOSPC
+            raise OSError(code, os.strerror(code))
+
+        for _ in range(times):
+            self._rules.append(_Rule(_AT.get(what, what), after, act))
+
+    def heal(self) -> None:
+        """Nothing goes wrong any more but what has gone wrong."""
+        self._rules.clear()
+        self.slowness = 0.002
+
+    # -- ``Watch`` --------------------------------------------------------------------------------------
+
+    def reached(self, name: str) -> None:
+        """See ``Watch``."""
+        self.points[name] += 1
+        self._apply(name)
+
+    def wants(self, name: str) -> bool:
+        """See ``Watch``."""
+        return any(rule.at == name for rule in self._rules)
+
+    def writing(self, descriptor: int) -> None:
+        """See ``Watch``."""
+        status = os.fstat(descriptor)
+        self._flushed.setdefault(status.st_ino, status.st_size)
+        self._apply("append")
+
+    def wrote(self, descriptor: int) -> None:
+        """See ``Watch``. Files get a time of this world: the index compares it."""
+        self._ticks += 1
+        stamp = EPOCH_MS * 1_000_000 + self._ticks * 1_000
+        os.utime(descriptor, ns=(stamp, stamp))
+
+    def flushing(self, descriptor: int) -> None:
+        """See ``Watch``."""
+        self._apply("flush")
+
+    def flushed(self, descriptor: int) -> None:
+        """See ``Watch``."""
+        status = os.fstat(descriptor)
+        self._flushed[status.st_ino] = status.st_size
+
+    def _apply(self, name: str) -> None:
+        for rule in self._rules:
+            if rule.at == name:
+                if rule.after == 0:
+                    self._rules.remove(rule)
+                    rule.act()
+                    return
+                rule.after -= 1
+                return
+
+    # -- a crash ----------------------------------------------------------------------------------------
+
+    def keep(self, home: Path, copy: Path, *, power: bool) -> None:
+        """Copy what a crash at this instant leaves of the home. Later crashes know of no earlier file."""
+        shutil.copytree(home, copy, copy_function=shutil.copy2)
+        for path in sorted(home.rglob("*.jsonl")):
+            status = path.stat()
+            safe = self._flushed.get(status.st_ino, status.st_size)
+            if power and safe < status.st_size:
+                left = self._chance.randint(safe, status.st_size)
+                kept = copy / path.relative_to(home)
+                os.truncate(kept, left)
+                self._trace.note(
+                    "loses", f"{path} keeps {left} of {status.st_size} bytes, {safe} were flushed"
+                )
+        self._flushed.clear()
+        self._rules.clear()
+
+    async def pause(self) -> None:
+        """As long as the disk takes."""
+        if self._chance.random() < 0.5:
+            for _ in range(self._chance.randrange(4)):
+                await trio.lowlevel.checkpoint()
+        else:
+            await trio.sleep(self._chance.random() * self.slowness)
+
+
+class SimulatedWriter(Writer):
+    """The product's writer, driven by a task in ``nursery`` (which outlives the daemon) and by its callers.
+
+    Args:
+        home: see ``Writer``.
+        disk: how slow it is.
+        nursery: where the task runs.
+        trace: where commits are noted.
+    """
+
+    def __init__(self, home: Home, disk: Disk, nursery: trio.Nursery, trace: Trace) -> None:
+        super().__init__(home)
+        self._disk = disk
+        self._nursery = nursery
+        self._trace = trace
+        self._connection: sqlite3.Connection | None = None
+        self._wake = trio.Event()
+        # Invariant: commits that are done and not told, in the order in which they were done.
+        self._untold: list[tuple[Callable[[StoreError | None], None], StoreError | None]] = []
+        # Invariant: commits that are not told, by what tells them.
+        self._commits: dict[int, Callable[[StoreError | None], None]] = {}
+        self.dead = False
+
+    @property
+    def busy(self) -> bool:
+        """Whether something waits to be written or told."""
+        return not self._jobs.empty() or bool(self._untold)
+
+    def start(self, now_ms: int, opened: Callable[[StoreError | None], None]) -> None:
+        """See ``Writer.start``: the database is open on return."""
+        self._connection = self._open(now_ms, opened)
+        if self._connection is not None:
+            self._nursery.start_soon(self._drive)
+
+    def submit(self, job: Job) -> None:
+        """See ``Writer.submit``."""
+        if isinstance(job, Append):
+            self._tell_later(job)
+        elif self._jobs.qsize() > _MOST_WAITING:
+            self._work_waiting()  # who submits this much has no event loop, and would wait for us
+        super().submit(job)
+        self._wake.set()
+        if self._closed:
+            self._tell_all()
+
+    def call(self, job: Job) -> None:
+        """See ``Writer.call``: all that waits is worked off before this returns."""
+        outcome: list[StoreError | None] = []
+        job.done = outcome.append
+        super().submit(job)
+        if not outcome:
+            self._work_waiting()
+        if outcome[0] is not None:
+            raise outcome[0]
+
+    def join(self, seconds: float) -> bool:
+        """See ``Writer.join``: what waits is worked off now, unless the daemon has crashed."""
+        connection = self._connection
+        if connection is None:
+            return True
+        if self.dead:
+            self._die(connection)
+        else:
+            self._work_waiting()
+            self._close(connection)
+            self._tell_all()
+        self._connection = None
+        self._wake.set()
+        return True
+
+    def _die(self, connection: sqlite3.Connection) -> None:
+        gone = StoreError("the daemon has crashed", "closed")
+        for tell in list(self._commits.values()):
+            tell(gone)
+        self._refuse_waiting(gone)
+        self._untold.clear()
+        self._commits.clear()
+        with suppress(sqlite3.Error):
+            connection.close()
+
+    def _tell_later(self, job: Append) -> None:
+        tell, batch = job.done, job.batch
+        assert batch is not None
+        self._commits[id(tell)] = tell
+        kinds = " ".join(f"{line.type}:{line.payload.get('type', '')}" for line in batch.lines)
+        facts = " ".join(sorted(batch.facts))
+        said = (
+            f"{batch.thread_id} [{kinds}] fsync={batch.fsync} facts=[{facts}] "
+            f"queue={len(batch.queue)} {batch.relocate or ''}"
+        )
+
+        def done(error: StoreError | None) -> None:
+            self._trace.note("commit", f"{said} -> {error or 'ok'}")
+            self._untold.append((tell, error))
+
+        job.done = done
+
+    async def _drive(self) -> None:
+        try:
+            while not self._over():
+                if self._jobs.empty():
+                    self._wake = trio.Event()
+                    await self._wake.wait()
+                await self._disk.pause()
+                if self._over():
+                    return
+                self._work_waiting()
+                while self._untold and not self.dead:
+                    await self._disk.pause()
+                    self._tell_first()
+        except Crash:
+            return
+
+    def _over(self) -> bool:
+        return self._connection is None or self.dead
+
+    def _work_waiting(self) -> None:
+        connection = self._connection
+        while connection is not None and not self._jobs.empty():
+            group = []
+            with suppress(queue.Empty):
+                while True:
+                    group.append(self._jobs.get_nowait())
+            self._work(connection, group)
+
+    def _tell_first(self) -> None:
+        if self._untold:
+            tell, error = self._untold.pop(0)
+            self._commits.pop(id(tell), None)
+            tell(error)
+
+    def _tell_all(self) -> None:
+        while self._untold:
+            self._tell_first()
+
+
+_MOST_WAITING = 32

@@ -1,0 +1,412 @@
+"""A world in which a whole daemon lives and dies inside one test, and in which the seed decides everything.
+
+    def test_something() -> None:
+        async def scenario(world: World) -> None:
+            alice = await world.client("alice")
+            thread = await alice.start_thread()
+            ...
+        simulate(scenario, seed=7)
+
+Real: the wiring, the supervisor, actors, connections, router, store, rollout files, SQLite, turns and tools.
+Not real: the clock, ids and chance (``runtime``), the scheduler and threads (``schedule``), the network
+(``channel``), the moments and failures of the disk (``disk``), the model (``scripted_model``) and processes
+(``scripted_commands``).
+
+Nothing of the program's own may wait for the real world, or the schedule would depend on it.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import signal
+import tempfile
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import cast
+
+import trio
+import trio.testing
+
+from persistence.config import Config
+from persistence.fault_points import watched
+from persistence.home import Home
+from persistence.store import Store
+from protocol.runtime import Runtime
+from spoold.ownership import Succession
+from spoold.reception import Door, Greeter
+from spoold.testing.channel import MemoryChannel
+from spoold.testing.client import SimulatedClient
+from spoold.testing.disk import Crash, Disk, SimulatedWriter
+from spoold.testing.runtime import Chance, SeededRuntime
+from spoold.testing.schedule import run_seeded
+from spoold.testing.scripted_commands import SandboxWorks, ScriptedCommands
+from spoold.testing.scripted_model import InMemoryModel, InMemoryModels
+from spoold.testing.trace import Trace
+from spoold.turn_runner import RunnerFactory, Surroundings
+from spoold.wiring import Foundations, run_rooms
+from transport.connection import Gateway, Limits, serve_connection
+from transport.daemon import Daemon
+from transport.handshake import GREETING
+from transport.listen import Listeners
+
+_SETTINGS = (
+    "model_provider=scripted",
+    "model=scripted",
+    "model_providers.scripted.base_url=http://model.invalid/v1",
+    "model_providers.scripted.request_max_retries=1",
+    "model_providers.scripted.stream_max_retries=1",
+)
+_MEMORY = Path("/dev/shm")  # noqa: S108 - a folder of our own is made in it
+"""Files in memory, where the machine has them: flushing costs nothing there."""
+
+_ROOMS = ("spoold", "transport", "actors", "agent", "persistence", "protocol")
+
+TIME_LIMIT = 100_000.0
+"""Seconds of the world after which a scenario that waits for what never comes fails."""
+
+
+class SimulatedDaemon:
+    """The daemon's process, as far as there is one.
+
+    Attributes:
+        home: its home folder; the same before and after a crash.
+        disk: what goes wrong with it.
+        trace: what happened.
+        nursery: what outlives the daemon runs here.
+        crashes: how often it has died.
+    """
+
+    nursery: trio.Nursery
+
+    def __init__(self, world: World, settings: Sequence[str]) -> None:
+        self.home = world.folder / "home"
+        self.trace = world.trace
+        self.crashes = 0
+        self.disk = Disk(world.chance, world.trace, self._die)
+        self._world = world
+        self._settings = (*_SETTINGS, *settings)
+        self._scope: trio.CancelScope | None = None
+        self._gateway: Gateway | None = None
+        self._listeners: _MemoryListeners | None = None
+        self._writer: SimulatedWriter | None = None
+        self._signals: trio.MemorySendChannel[int] | None = None
+        self._channels: list[MemoryChannel] = []
+        self._connections = 0
+        self._ended = trio.Event()
+        # The predecessor died: its clients may answer late.
+        self._died = False
+
+    @property
+    def running(self) -> bool:
+        """Whether it runs, or is on its way up or down."""
+        return self._scope is not None
+
+    @property
+    def dying(self) -> bool:
+        """Whether it has crashed: what still runs of it runs for nothing."""
+        return self._scope is not None and self._scope.cancel_called
+
+    async def start(self) -> None:
+        """Start it on the home as it was left. On return clients can connect; it may not serve them yet."""
+        assert not self.running, "it runs already"
+        if self._died:
+            shutil.rmtree(self.home)
+            self._kept.rename(self.home)
+        self._ended = trio.Event()
+        self.trace.note("daemon", "starts")
+        await self.nursery.start(self._run)
+
+    async def stop(self) -> None:
+        """End it as SIGTERM does, and wait for that."""
+        self.ask_to_stop()
+        await self.ended()
+
+    def ask_to_stop(self) -> None:
+        """SIGTERM; a second one skips the grace period."""
+        assert self._signals is not None
+        self.trace.note("daemon", "SIGTERM")
+        self._signals.send_nowait(signal.SIGTERM)
+
+    async def crash(self, *, power: bool = False) -> None:
+        """Kill it where it stands, and wait until it is gone. ``power``: with the machine under it."""
+        if self.running:
+            self._die(power)
+        await self.ended()
+
+    async def ended(self) -> None:
+        """Wait until it has ended or died."""
+        await self._ended.wait()
+
+    async def restart(self) -> None:
+        """Start it again, after it has ended or died."""
+        await self.ended()
+        await self.start()
+
+    async def settled(self) -> None:
+        """Wait until everything has happened that happens without time passing, and the disk is quiet."""
+        while True:
+            await trio.testing.wait_all_tasks_blocked()
+            if self._writer is None or not self._writer.busy:
+                return
+            await trio.sleep(self.disk.slowness)
+
+    def open_channel(self, name: str, sent: Callable[[bytes], None] | None = None) -> MemoryChannel:
+        """A new connection.
+
+        Raises:
+            ConnectionRefusedError: nobody listens.
+        """
+        if self._listeners is None or not self.running:
+            raise ConnectionRefusedError("no daemon runs")
+        self._connections += 1
+        channel = MemoryChannel(f"memory:{self._connections} {name}", sent=sent)
+        self._listeners.take(channel)
+        self._channels.append(channel)
+        return channel
+
+    @property
+    def _kept(self) -> Path:
+        return self.home.with_name("home.kept")
+
+    def _die(self, power: bool) -> None:
+        assert self._scope is not None
+        if self._scope.cancel_called:
+            return
+        self.crashes += 1
+        self._died = True
+        self.trace.note("daemon", "loses power" if power else "is killed")
+        self.disk.keep(self.home, self._kept, power=power)
+        for channel in self._channels:
+            channel.cut()
+        if self._writer is not None:
+            self._writer.dead = True
+        self._scope.cancel()
+
+    async def _run(self, task_status: trio.TaskStatus[None]) -> None:
+        world, died = self._world, self._died
+        self._died = False
+        home = Home.open(self.home)
+        claim = home.claim()
+        config = Config.load(home, self._settings)
+        signals, listens = trio.open_memory_channel[int](10)
+        self._signals, arriving = signals, listens
+        self._listeners = listeners = _MemoryListeners()
+        greeter = Greeter(home.root, world.runtime)
+        bounds = config.limits
+        self._gateway = gateway = Gateway(
+            cast("Daemon", greeter),
+            GREETING,
+            Limits(outbox_bytes=bounds.outbox_bytes, in_flight=bounds.requests_in_flight),
+        )
+        door = Door(
+            home,
+            config,
+            str(world.cwd),
+            world.runtime,
+            greeter,
+            gateway,
+            listeners,
+            Succession(claim, of=1 if died else None),
+            first_request_id=world.runtime.now_ms() if died else 0,
+        )
+        foundations = Foundations(
+            self._store, self._runners, lambda text: self.trace.note("daemon", f"says it {text}")
+        )
+        code: int | None = None
+
+        async def serve() -> None:
+            await listeners.serve(gateway)
+            door.all_left.set()
+
+        try:
+            with trio.CancelScope() as self._scope:
+                try:
+                    async with trio.open_nursery() as nursery:
+                        nursery.start_soon(serve)
+                        await trio.lowlevel.checkpoint()
+                        task_status.started()
+                        code = await run_rooms(door, arriving, foundations)
+                        nursery.cancel_scope.cancel()
+                except* Crash:
+                    pass
+        finally:
+            claim.release()
+            self.trace.note("daemon", "is gone" if code is None else f"has ended: {code}")
+            self._scope = self._listeners = None
+            self._channels.clear()
+            self._ended.set()
+
+    def _store(self, home: Home, runtime: Runtime) -> Store:
+        return Store(home, runtime, self._new_writer)
+
+    def _new_writer(self, home: Home) -> SimulatedWriter:
+        self._writer = SimulatedWriter(home, self.disk, self.nursery, self.trace)
+        return self._writer
+
+    def _runners(self, config: Config, runtime: Runtime) -> RunnerFactory:
+        world = self._world
+        surroundings = Surroundings(SandboxWorks(), world.commands.open_terminals, {})
+        return RunnerFactory(config, runtime, InMemoryModels(config, runtime, world.model), surroundings)
+
+
+class World:
+    """One world: what there is besides the daemon.
+
+    Made outside of Trio, so that fixtures can be built on it; ``run`` brings it to life, once.
+
+    Args:
+        seed: what decides everything.
+        settings: ``key=value`` as on the command line.
+        config: the home's ``config.toml``.
+
+    Attributes:
+        seed: as given.
+        chance: the world's own chance; a scenario may draw from it, too.
+        runtime: clock and ids, over all crashes.
+        folder: everything on disk is below it; removed at the end.
+        cwd: where the daemon works, below ``folder``.
+        trace: what happened.
+        model: every model.
+        commands: every command.
+        daemon: the daemon; a scenario finds it started.
+        complaints: what the daemon has logged as an error with a traceback: bugs, as a rule.
+    """
+
+    def __init__(self, seed: int, *, settings: Sequence[str] = (), config: str = "") -> None:
+        self._holder = tempfile.TemporaryDirectory(
+            prefix="spoold-world-", dir=_MEMORY if _MEMORY.is_dir() else None
+        )
+        self.seed = seed
+        self.chance = Chance(f"world {seed}")
+        self.runtime = SeededRuntime(seed)
+        self.folder = Path(self._holder.name)
+        self.cwd = self.folder / "work"
+        self.trace = Trace({str(self.folder): "FOLDER"})
+        self.model = InMemoryModel()
+        self.commands = ScriptedCommands(self.trace.note)
+        self.complaints: list[str] = []
+        self.daemon = SimulatedDaemon(self, settings)
+        self.cwd.mkdir()
+        self.daemon.home.mkdir(mode=0o700)
+        if config:
+            (self.daemon.home / "config.toml").write_text(config, encoding="utf-8")
+
+    async def client(self, name: str, **capabilities: object) -> SimulatedClient:
+        """A new client, connected."""
+        client = SimulatedClient(self.daemon, name)
+        await client.connect(**capabilities)
+        return client
+
+    def run(self, scenario: Scenario) -> Trace:
+        """Start the daemon, run the scenario, end the daemon, remove the folder.
+
+        The scenario may leave the daemon running, stopped or dead. The same seed and scenario give the same
+        trace, byte for byte.
+
+        Raises:
+            Exception: what the scenario raised, or the daemon; with a note that says how to replay it.
+        """
+        try:
+            with self._holder:
+                run_seeded(lambda: self._live(scenario), self.seed)
+        except BaseException as failure:
+            error = _alone(failure)
+            error.add_note(f"replay with seed={self.seed}")
+            error.add_note("the last events:\n" + self.trace.tail())
+            raise error from None
+        return self.trace
+
+    def close(self) -> None:
+        """Remove the folder of a world that was never run."""
+        self._holder.cleanup()
+
+    async def _live(self, scenario: Scenario) -> None:
+        daemon = self.daemon
+        with watched(daemon.disk), _listening_to_logs(self):
+            async with trio.open_nursery() as daemon.nursery:
+                await daemon.start()
+                with trio.fail_after(TIME_LIMIT):
+                    await scenario(self)
+                if daemon.running:
+                    daemon.disk.heal()
+                    await daemon.stop()
+                daemon.nursery.cancel_scope.cancel()
+
+
+Scenario = Callable[[World], Awaitable[None]]
+
+
+def simulate(scenario: Scenario, seed: int, *, settings: Sequence[str] = (), config: str = "") -> Trace:
+    """Run a scenario in a world of its own; see ``World`` and ``World.run``."""
+    return World(seed, settings=settings, config=config).run(scenario)
+
+
+def _alone(error: BaseException) -> BaseException:
+    """What is in groups of one, which nurseries make."""
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    return error
+
+
+@contextmanager
+def _listening_to_logs(world: World) -> Iterator[None]:
+    handler = _LogToTrace(world)
+    rooms = [logging.getLogger(room) for room in _ROOMS]
+    before = [each.propagate for each in rooms]
+    for each in rooms:
+        each.addHandler(handler)
+        each.propagate = False
+    try:
+        yield
+    finally:
+        for each, propagate in zip(rooms, before, strict=True):
+            each.removeHandler(handler)
+            each.propagate = propagate
+
+
+class _LogToTrace(logging.Handler):
+    """Warnings and errors are events of the world."""
+
+    def __init__(self, world: World) -> None:
+        super().__init__(logging.WARNING)
+        self._world = world
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Note it."""
+        text = record.getMessage()
+        if record.exc_info is not None and record.levelno >= logging.ERROR:
+            text = f"{text}: {record.exc_info[1]!r}"
+            if not self._world.daemon.dying:
+                self._world.complaints.append(text)
+        self._world.trace.note(f"log {record.levelname.lower()}", text)
+
+
+class _MemoryListeners(Listeners):
+    """Listeners that clients of the same process connect to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.addresses = ["memory://"]
+        self._connections: trio.Nursery | None = None
+
+    async def serve(
+        self, gateway: Gateway, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        """See ``Listeners.serve``."""
+        self._gateway = gateway
+        async with trio.open_nursery() as self._connections:
+            task_status.started()
+            await self._closing.wait()
+        self._connections = None
+
+    def take(self, channel: MemoryChannel) -> None:
+        """Serve a new connection.
+
+        Raises:
+            ConnectionRefusedError: nobody listens.
+        """
+        if self._connections is None or self._gateway is None or self._closing.is_set():
+            raise ConnectionRefusedError("nobody listens")
+        self._connections.start_soon(serve_connection, channel, self._gateway)
