@@ -29,9 +29,10 @@ from protocol.turn_methods import TurnStartParams
 
 def drain(state: ThreadState, step: StepContext, context: list[ResponseItem]) -> Decision:
     """Make the head a turn, if it may run still."""
-    if not may_drain(state) or step.draining():
+    head = state.queue.rows.first
+    if head is None or not may_drain(state) or step.draining():
         return Decision(state)
-    return dispatch(state, state.queue.rows[0], step, context)
+    return dispatch(state, head, step, context)
 
 
 def dispatch(
