@@ -12,6 +12,7 @@ from actors.acts import no_rollout
 from actors.queue_rows import Queue
 from actors.state import ThreadState, change_record
 from actors.thread_settings import settings_from
+from actors.waiting_rows import WaitingRows
 from agent.git_info import read_git_info
 from agent.tools.dynamic_tools import from_record
 from persistence.config import Config
@@ -60,7 +61,7 @@ async def load_thread(
         usage=found.token_usage,
         usage_turn=found.usage_turn_id,
         read_state=await store.read_state(thread_id),
-        queue=Queue(stored.rows, paused=stored.paused),
+        queue=Queue(WaitingRows(stored.rows), paused=stored.paused),
         announced=False,
         dynamic_tools=from_record(found.session_meta.get("dynamic_tools")),
         goal=await store.goal(thread_id),

@@ -60,7 +60,7 @@ def show(decision: Decision) -> None:
     queue = decision.state.queue
     note = QueueChanged(
         thread_id=decision.state.record.id,
-        queued_turns=[view(row) for row in queue.rows[:SHOWN]],
+        queued_turns=[view(row) for row in queue.rows.page(0, SHOWN)],
         total=len(queue.rows),
     )
     decision.notify("thread/queue/changed", note)

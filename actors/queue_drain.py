@@ -26,6 +26,14 @@ from protocol.queue_methods import QueueStartResult
 from protocol.turn_methods import TurnStartParams
 
 
+def drain(state: ThreadState, step: StepContext, context: list[ResponseItem]) -> Decision:
+    """Make the head a turn, if it may run still."""
+    head = state.queue.rows.first
+    if head is None or not may_drain(state) or step.draining():
+        return Decision(state)
+    return dispatch(state, head, step, context)
+
+
 def dispatch(
     state: ThreadState,
     row: QueuedTurn,

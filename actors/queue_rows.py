@@ -10,11 +10,11 @@ Rules:
 
 from __future__ import annotations
 
-from bisect import bisect
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from actors.waiting_rows import WaitingRows
 from persistence.queue import QueuedTurn
 from protocol.queue_methods import QueuedTurnView, RowFailed, RowPending, RowStarted, RowStatus
 
@@ -30,52 +30,44 @@ class Queue:
     """A thread's queue.
 
     Attributes:
-        rows: pending and failed ones in the order in which they run. Invariant: strictly growing ``order``.
+        rows: pending and failed ones in the order in which they run.
         claimed: the row that the running turn was made from, until its message is in the transcript.
+            Invariant: it is none of ``rows``.
         paused: waits until it is told to go on (the ``pause`` setting after an interrupt).
     """
 
-    rows: tuple[QueuedTurn, ...] = ()
+    rows: WaitingRows = field(default_factory=WaitingRows)
     claimed: QueuedTurn | None = None
     paused: bool = False
 
     def next_order(self) -> int:
         """The order of a row behind all others."""
-        last = self.rows[-1].order if self.rows else 0
-        return max(last, self.claimed.order if self.claimed is not None else 0) + 1
+        return max(row.order if row is not None else 0 for row in (self.rows.last, self.claimed)) + 1
 
     def first_order(self) -> int:
         """The order of a row before all others."""
-        orders = [row.order for row in self.rows[:1]]
-        return min([*orders, self.claimed.order if self.claimed is not None else 1]) - 1
-
-    def find(self, row_id: str) -> QueuedTurn | None:
-        """The waiting row of that id."""
-        return next((row for row in self.rows if row.id == row_id), None)
+        return min(row.order if row is not None else 1 for row in (self.rows.first, self.claimed)) - 1
 
     def with_row(self, row: QueuedTurn) -> Queue:
         """One more row, at the place its order says."""
-        at = bisect(self.rows, row.order, key=lambda each: each.order)
-        return replace(self, rows=(*self.rows[:at], row, *self.rows[at:]))
+        return replace(self, rows=self.rows.having(row))
 
     def without(self, row_id: str) -> Queue:
         """That row gone."""
-        # Mostly it is the head: found at once, however many wait behind it.
-        at = next((index for index, row in enumerate(self.rows) if row.id == row_id), len(self.rows))
-        return replace(self, rows=self.rows[:at] + self.rows[at + 1 :])
+        return replace(self, rows=self.rows.without(row_id))
 
     def replaced(self, row: QueuedTurn) -> Queue:
         """The row of the same id as it is now."""
-        return replace(self, rows=tuple(row if each.id == row.id else each for each in self.rows))
+        return replace(self, rows=self.rows.replaced(row))
 
     def reordered(self, ids: Sequence[str]) -> Queue | None:
-        """The rows in that order, sharing the orders they have; None if ``ids`` are not the rows."""
+        """The rows in that order, with orders behind all there are; None if ``ids`` are not the rows."""
         known = {row.id: row for row in self.rows}
         if len(ids) != len(known) or set(ids) != known.keys():
             return None
-        orders = [row.order for row in self.rows]
-        rows = tuple(replace(known[each], order=order) for each, order in zip(ids, orders, strict=True))
-        return replace(self, rows=rows)
+        # Numbers that no row has: rows can be given them one by one and none is in the way of another.
+        rows = [replace(known[each], order=order) for order, each in enumerate(ids, self.next_order())]
+        return replace(self, rows=WaitingRows(rows))
 
     def claim(self, row: QueuedTurn, turn_id: str, item_id: str, now: int) -> Queue:
         """The row as the running turn's."""
@@ -92,14 +84,14 @@ class Queue:
 
 def may_drain(state: ThreadState) -> bool:
     """Whether the head may become a turn now (rule 2)."""
-    queue = state.queue
+    queue, head = state.queue, state.queue.rows.first
     return (
         state.announced
         and state.turn is None
         and queue.claimed is None
         and not queue.paused
-        and bool(queue.rows)
-        and queue.rows[0].state == "pending"
+        and head is not None
+        and head.state == "pending"
     )
 
 

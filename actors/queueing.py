@@ -134,9 +134,9 @@ class QueueAdd:
         claimed = state.queue.claimed
         if claimed is not None and claimed.client_id == client_id:
             return _answer(_shape(self.params), view(claimed, claimed.turn_id), claimed.turn_id)
-        for row in state.queue.rows:
-            if row.client_id == client_id:
-                return _answer(_shape(self.params), view(row))
+        row = state.queue.rows.named(client_id)
+        if row is not None:
+            return _answer(_shape(self.params), view(row))
         found = await context.store.queued_turn_started(state.record.id, client_id=client_id)
         if found is None:
             return None
@@ -202,7 +202,7 @@ class QueueList:
         end = offset + limit
         decision = Decision(state)
         page = QueueListResult(
-            data=[view(row) for row in waiting[offset:end]],
+            data=[view(row) for row in waiting.page(offset, limit)],
             next_cursor=str(end) if end < len(waiting) else None,
         )
         decision.answer(reply, page)
@@ -232,7 +232,7 @@ class QueueUpdate:
         """See ``Act.decide``."""
         _check(state, _shape(self.params))
         row_id = self.params.queued_turn_id or self.params.queued_submission_id or ""
-        row = state.queue.find(row_id)
+        row = state.queue.rows.find(row_id)
         decision = Decision(state)
         if row is None:
             turn_id = await _became(state, row_id, context)
@@ -273,7 +273,7 @@ class QueueDelete:
         _check(state, "turn")
         row_id = self.params.queued_turn_id or self.params.queued_submission_id or ""
         decision = Decision(state)
-        if state.queue.find(row_id) is None:
+        if state.queue.rows.find(row_id) is None:
             turn_id = await _became(state, row_id, context)
             decision.answer(reply, QueueDeleteResult(deleted=False, turn_id=turn_id))
             return decision
@@ -318,8 +318,7 @@ class QueueReorder:
             raise InvalidRequest("queue reorder must include every queued submission exactly once")
         decision = Decision(replace(state, queue=queue))
         if queue.rows:
-            claimed_id = None if queue.claimed is None else queue.claimed.id
-            decision.queue.extend(rows.reorder(state.record.id, queue.rows, claimed_id))
+            decision.queue.append(rows.reorder(queue.rows))
         shown = [view(row) for row in queue.rows] if canonical else None
         decision.answer(reply, QueueReorderResult(queued_turns=shown))
         show(decision)
@@ -348,7 +347,7 @@ class QueueStart:
         wanted = self.params.queued_turn_id or self.params.queued_submission_id
         if wanted is None and not state.queue.rows:
             raise InvalidRequest("queue is empty")
-        row = state.queue.rows[0] if wanted is None else state.queue.find(wanted)
+        row = state.queue.rows.first if wanted is None else state.queue.rows.find(wanted)
         if row is None:
             raise InvalidRequest(f"queued submission not found: {wanted}")
         return dispatch(state, row, context.step, await context.model_context(), reply)

@@ -434,7 +434,7 @@ class ThreadActor:
                 if self._must_not_drain() or not may_drain(state):
                     return Decision(state)
                 state = await with_git(state)
-                return queue_drain.dispatch(state, state.queue.rows[0], step, await self._model_context())
+                return queue_drain.drain(state, step, await self._model_context())
             case DropRuntime():
                 raise AssertionError("the loop drops the runtime itself: no state changes")
             case Leave() | Shutdown():

@@ -21,6 +21,7 @@ import trio
 
 from benchmarks.measure_list import thread_list
 from benchmarks.measure_memory import memory
+from benchmarks.measure_queue import long_queues, queued_turns
 from benchmarks.measure_start import cold_start, thread_start
 from benchmarks.measure_turns import burst, many_threads, round_trip
 from benchmarks.processes import CpuClock
@@ -36,6 +37,8 @@ MEASURES: dict[str, Callable[[Bench], Awaitable[list[Row]]]] = {
     "burst": burst,
     "memory": memory,
     "list": thread_list,
+    "queue": queued_turns,
+    "long-queue": long_queues,
 }
 
 _DISTURBED = 0.1

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from statistics import median
 from typing import Any
+
+FLAT = 1.3
+"""A cost is called flat if the next larger size does not raise it by more than this factor."""
 
 Samples = Mapping[str, Sequence[float]]
 """Per program one figure for each round, in the order of the rounds."""
@@ -17,7 +20,7 @@ class Row:
     """One measured thing.
 
     Attributes:
-        ratio: spoold / reference; None where the reference was left out.
+        ratio: spoold / reference, None where the reference was left out; or what the name says.
         target: the ratio that spoold is to stay at or below.
         more_is_better: for rates.
     """
@@ -63,6 +66,22 @@ def paired(
         target,
         more_is_better,
     )
+
+
+def flat(name: str, unit: str, samples: Mapping[int, Sequence[float]], *, scale: float = 1.0) -> list[Row]:
+    """A row for each size: what one thing costs among so many, and for the last what it costs against the one
+    before it (the median of the ratios of the rounds), which is to be about 1.
+
+    ``samples``: per size, from small to large, one figure for each round.
+    """
+    rows = [
+        Row(f"{name}, {size:,} rows", unit, median(figures) * scale, None, None)
+        for size, figures in samples.items()
+    ]
+    *_, before, last = samples
+    ratio = median(a / b for a, b in zip(samples[last], samples[before], strict=True))
+    compared = f"{rows[-1].name} (ratio: to {before:,})"
+    return [*rows[:-1], replace(rows[-1], name=compared, ratio=ratio, target=FLAT)]
 
 
 def percentile(values: Sequence[float], percent: float) -> float:

@@ -113,7 +113,10 @@ class Bench:
 
     def environment(self, home: Path) -> dict[str, str]:
         """The whole environment of a server."""
+        # Where it is set, it says which spoold this one is: the one whose benchmarks these are.
+        ours = {"PYTHONPATH": os.environ["PYTHONPATH"]} if "PYTHONPATH" in os.environ else {}
         return {
+            **ours,
             "PATH": os.environ.get("PATH", os.defpath),
             "HOME": str(home.parent / "user"),
             "CODEX_HOME": str(home),

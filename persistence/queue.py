@@ -8,24 +8,21 @@ instant; after a crash, what a claimed row is, the rollout decides (see ``recove
 ``queued_turns_started`` remembers which row became which turn: adding a message again under its client id, or
 deleting one that has started, can then be answered with the turn.
 
-``queue_order`` is unique in a thread, and may be negative. Reordering first moves every row far below all
-others, so that no two rows hold one number in between.
+``queue_order`` is unique in a thread, and may be negative. Reordering gives rows numbers that none of the
+thread's has had, so that no two rows hold one number in between.
 """
 
 from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from persistence.database import Operation
 
 RowState = Literal["pending", "dispatching", "failed"]
-
-FAR = 1 << 40
-"""More than any two orders are apart."""
 
 INTERRUPTED = "queued turn dispatch was interrupted while app-server restarted"
 """The failure of a row that was claimed when the daemon died and did not become a turn."""
@@ -140,17 +137,14 @@ def started(thread_id: str, row: QueuedTurn) -> list[Operation]:
     return [remove(row.id), (remember, (row.id, thread_id, row.client_id, row.turn_id))]
 
 
-def reorder(thread_id: str, rows: Sequence[QueuedTurn], claimed_id: str | None) -> list[Operation]:
-    """Store the orders of these rows, which are all of the thread's besides the claimed one.
-
-    Which one is claimed is not taken from the table: the end of a claim may not have been stored.
-    """
-    aside = (
-        f"UPDATE thread_queued_turns SET queue_order=queue_order-{FAR} "  # noqa: S608
-        "WHERE thread_id=? AND queued_turn_id IS NOT ?"
+def reorder(rows: Iterable[QueuedTurn]) -> Operation:
+    """Store the orders of these rows. Each is one that no row of the thread has, these included."""
+    # One statement for any number: one by one, each would wait for the interpreter that serves the clients.
+    statement = (
+        "UPDATE thread_queued_turns SET queue_order=place.value FROM json_each(?) AS place "
+        "WHERE queued_turn_id=place.key"
     )
-    place = "UPDATE thread_queued_turns SET queue_order=? WHERE queued_turn_id=?"
-    return [(aside, (thread_id, claimed_id)), *((place, (row.order, row.id)) for row in rows)]
+    return statement, (json.dumps({row.id: row.order for row in rows}),)
 
 
 def pause(thread_id: str, paused: bool) -> Operation:

@@ -1,8 +1,14 @@
 """The tables of ``spoold.sqlite`` and how they came to be.
 
 The tables of the first migration, ``search`` and ``search_threads`` are derived from the rollout files and
-can be thrown away. ``thread_facts``, ``read_states`` and ``goals`` hold what no rollout says; they outlive a
-rebuild of the index. ``relocations`` holds what is being done to files right now.
+can be thrown away. ``thread_facts``, ``read_states``, ``goals`` and the queue's three tables hold what no
+rollout says; they outlive a rebuild of the index. ``relocations`` holds what is being done to files now.
+
+So none of these refers to ``threads`` with a foreign key. Rows of that table come and go with the index: the
+row of a rollout that cannot be found at the moment (a disk that is not mounted, a file moved by hand) is
+dropped, and comes back with the file. With a cascade, messages that are nowhere else would be gone by then.
+What is kept by thread id goes with ``thread/delete``, in the transaction that forgets the thread (see
+``persistence.relocation``), and with nothing else.
 
 ``rollouts`` changes with every commit and is therefore narrow; ``threads`` holds what a listed thread shows
 and may hold a long preview.
@@ -167,7 +173,7 @@ CREATE TABLE queued_turns_started (
     turn_id TEXT NOT NULL
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX queued_turns_started_by_client
-    ON queued_turns_started (thread_id, client_user_message_id) WHERE client_user_message_id IS NOT NULL;
+    ON queued_turns_started (thread_id, client_user_message_id);
 CREATE TABLE queue_pauses (thread_id TEXT PRIMARY KEY) STRICT, WITHOUT ROWID
 """
 

@@ -15,6 +15,7 @@ from actors.queueing import (
     QueueUpdate,
     wire_of,
 )
+from actors.waiting_rows import WaitingRows
 from agent.events import TurnOutcome
 from persistence import queue as rows
 from persistence.queue import QueuedTurn, StoredQueue, read_queue
@@ -215,6 +216,7 @@ class QueueScene(Scene):
         stored = await self.stored(thread_id)
         left = tuple(row for row in stored.rows if row.state != "dispatching")
         claimed = next((row for row in stored.rows if row.state == "dispatching"), None)
-        assert Queue(left, claimed, stored.paused) == state.queue
+        assert Queue(WaitingRows(left), claimed, stored.paused) == state.queue
+        state.queue.rows.check()
         if claimed is None:
             assert await self.stage.store.queue(thread_id) == stored

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from persistence import queue as rows
-from persistence.database import Operation
+from persistence.database import Operation, open_for_writing
 from persistence.errors import StoreError
 from persistence.queue import INTERRUPTED, QueuedTurn, StartedRow, StoredQueue
-from persistence.store import Batch, Store
+from persistence.store import Batch, Store, ThreadQuery
 from tests.persistence.sessions import create, opened, turn_begin, turn_of, uuid_of
 from tests.support.in_memory import replay_hint
 
@@ -84,12 +84,12 @@ async def test_rows_can_be_put_in_any_order_whatever_numbers_they_have(
             await put(store, *before, replace(claim, state="pending"))
             await write(store, rows.change(claim))
             chance = random.Random(count)
-            for _ in range(3):
+            for free in (first + count, first + 2 * count, first - 1 - count):
                 ids = chance.sample(range(count), count)
-                after = [replace(before[each], order=first + place) for place, each in enumerate(ids)]
-                await write(store, *rows.reorder(THREAD, after, claim.id))
+                after = [replace(before[each], order=free + place) for place, each in enumerate(ids)]
+                await write(store, rows.reorder(after))
                 stored = await store._read(lambda connection: rows.read_queue(connection, THREAD))
-                assert stored == StoredQueue((claim, *after))
+                assert stored.rows == tuple(sorted((claim, *after), key=lambda each: each.order))
 
 
 async def test_a_pause_is_of_one_thread_and_can_be_said_twice(tmp_path: Path) -> None:
@@ -156,3 +156,32 @@ async def test_an_archived_thread_keeps_its_queue_and_a_deleted_one_is_forgotten
         )
         assert (await store.queued_turn_started(THREAD, row_id=ran.id) is not None) == kept
         assert await store.queue(OTHER) == StoredQueue((row(2, 1),))
+
+
+@pytest.mark.parametrize("gone", ["file", "index"])
+async def test_rows_wait_for_a_rollout_that_is_away_and_for_an_index_that_is_made_again(
+    tmp_path: Path, gone: str
+) -> None:
+    ran = claimed(3, 2, turn_of(THREAD, 3), "item")
+    waits = StoredQueue((row(1, 4),), paused=True)
+    async with opened(tmp_path) as store:
+        path = await create(store, THREAD)
+        await put(store, row(1, 4))
+        await write(store, *rows.started(THREAD, ran), rows.pause(THREAD, True))
+    if gone == "file":
+        away = path.rename(tmp_path / "away")
+        async with opened(tmp_path) as store:
+            assert (await store.threads_page(ThreadQuery())).records == []
+            # Nobody can delete what is not there: it says so, and has changed nothing.
+            with pytest.raises(StoreError, match="no rollout found"):
+                await store.commit(Batch(THREAD, relocate="delete"))
+        away.rename(path)
+    else:
+        connection = open_for_writing(tmp_path / "spoold.sqlite", 1)
+        for table in ("rollouts", "threads", "turns", "items"):
+            connection.execute(f"DELETE FROM {table}")
+        connection.close()
+    async with opened(tmp_path) as store:
+        assert await store.thread(THREAD) is not None
+        assert await store.queue(THREAD) == waits
+        assert await store.queued_turn_started(THREAD, row_id=ran.id) is not None

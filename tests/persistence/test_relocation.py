@@ -18,6 +18,7 @@ from persistence.appender import load_state
 from persistence.database import open_for_writing
 from persistence.home import Home
 from persistence.jobs import Apply
+from persistence.queue import QueuedTurn, insert, pause, started
 from persistence.relocation import Action, relocate
 from persistence.rollout_files import find_one, reverted_path
 from persistence.scan import index_file
@@ -44,6 +45,14 @@ async def family(store: Store) -> None:
     await create(store, CHILD, "child", parent_thread_id=PARENT)
     await create(store, GRANDCHILD, "grandchild", parent_thread_id=CHILD)
     await create(store, OTHER, "other")
+    for thread_id in (PARENT, CHILD, GRANDCHILD, OTHER):
+        waits = QueuedTurn(f"row of {thread_id}", {}, 2)
+        ran = QueuedTurn(f"row that ran in {thread_id}", {}, 1, turn_id=turn_of(thread_id, 0))
+        operations = [insert(thread_id, waits), *started(thread_id, ran), pause(thread_id, True)]
+        await store.commit(Batch(thread_id, queue=operations))
+
+
+QUEUE_TABLES = ("thread_queued_turns", "queued_turns_started", "queue_pauses")
 
 
 async def listed(store: Store, *, archived: bool = False) -> set[str]:
@@ -121,7 +130,7 @@ async def test_a_deleted_thread_leaves_nothing(tmp_path: Path) -> None:
     assert {name for name in files(tmp_path) if name.startswith("sessions")} == {
         f"sessions/2026/11/18/{name_of(OTHER)}"
     }
-    for table in ("rollouts", "threads", "turns", "items", "search_threads"):
+    for table in ("rollouts", "threads", "turns", "items", "search_threads", *QUEUE_TABLES):
         assert {OTHER in row for row in rows(tmp_path, table)} == {True}
     for table in ("thread_facts", "read_states", "goals", "relocations"):
         assert rows(tmp_path, table) == []
@@ -332,6 +341,8 @@ async def test_killed_at_any_step_the_next_start_shows_all_of_it_or_nothing(
             assert files(root) == before, point
         expected = 1 if action == "delete" and done else 4 + reverted
         assert len(files(root)) == expected, point
+        for table in QUEUE_TABLES:
+            assert len(rows(root, table)) == (1 if action == "delete" and done else 4), f"{table} {point}"
         if killed is None:
             break
         seen.add(killed)
