@@ -15,29 +15,29 @@ from protocol.queue_methods import QueueChanged
 def message_recorded(decision: Decision, item_id: str) -> None:
     """A user message is in the transcript: if it came from the queue, its row goes in the same commit."""
     state = decision.state
-    claimed = state.queue.claimed
-    if claimed is not None and claimed.item_id == item_id:
-        decision.queue.extend(rows.started(state.record.id, claimed))
+    claim = state.queue.claim_of(item_id)
+    if claim is not None:
+        decision.queue.extend(rows.started(state.record.id, claim))
         # The database reaches the disk at once: the line that takes the row's place must not come later.
         decision.fsync = True
-        decision.state = replace(state, queue=replace(state.queue, claimed=None))
+        decision.state = replace(state, queue=state.queue.without_claim(claim))
 
 
 def recorded_after_all(state: ThreadState, meant: ThreadState) -> ThreadState:
     """The state after a commit that failed and yet has left its lines: a claim that it ended has ended."""
-    if state.queue.claimed is None or meant.queue.claimed is not None:
-        return state
-    return replace(state, queue=replace(state.queue, claimed=None))
+    still = {claim.id for claim in meant.queue.claims}
+    claims = tuple(claim for claim in state.queue.claims if claim.id in still)
+    return replace(state, queue=replace(state.queue, claims=claims))
 
 
 def turn_over(decision: Decision, *, completed: bool, interrupted: bool, step: StepContext) -> None:
     """What the end of a turn means for its queue: a claim ends with its turn, an interrupt may pause."""
     state = decision.state
     queue = state.queue
-    if queue.claimed is not None:
+    for claim in queue.claims:
         # Its message could not be recorded: it is not lost, and it is not tried again unasked.
         row = replace(
-            queue.claimed,
+            claim,
             state="failed",
             failure="the turn ended before its message was recorded",
             turn_id=None,
@@ -45,7 +45,8 @@ def turn_over(decision: Decision, *, completed: bool, interrupted: bool, step: S
             updated_at_ms=step.now_ms,
         )
         decision.queue.append(rows.change(row))
-        queue = replace(queue, claimed=None).with_row(row)
+        queue = queue.without_claim(claim).with_row(row)
+    if state.queue.claims:
         decision.state = replace(state, queue=queue)
         show(decision)
     pause = step.pause_queue and interrupted and bool(queue.rows)

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from actors.effects import Decision
 from actors.peer import Reply
 from actors.queue_claims import show
+from actors.queue_rows import may_drain
 from actors.state import RunningTurn, ThreadState
 from actors.step import StepContext
 from actors.turns import accepted, begin
@@ -58,8 +59,7 @@ def dispatch(
     def claim(decision: Decision, turn: RunningTurn) -> None:
         queue = decision.state.queue.claim(row, turn.id, submission.item_id, step.now_ms)
         decision.state = replace(decision.state, queue=replace(queue, paused=False))
-        assert queue.claimed is not None
-        decision.queue.append(rows.change(queue.claimed))
+        decision.queue.append(rows.change(queue.claims[-1]))
         if state.queue.paused:
             decision.queue.append(rows.pause(state.record.id, False))
         if reply is not None:

@@ -3,6 +3,7 @@
 Rules:
 
 1. A row is pending, failed, or claimed by the running turn; ``persistence.queue`` has the same on disk.
+   Claimed are the row that the turn was made from and those that were added to steer it.
 2. The queue drains one row at a time, only when nothing runs and nothing is claimed, only where clients know
    the thread as loaded, and from the head: a failed head blocks those behind it.
 3. A claim ends when its user message is in the transcript, and by nothing but its own turn.
@@ -31,22 +32,22 @@ class Queue:
 
     Attributes:
         rows: pending and failed ones in the order in which they run.
-        claimed: the row that the running turn was made from, until its message is in the transcript.
-            Invariant: it is none of ``rows``.
+        claims: rows of the running turn whose messages are not in the transcript yet. Invariant: none of them
+            is among ``rows``; each names the running turn and a user message of its own.
         paused: waits until it is told to go on (the ``pause`` setting after an interrupt).
     """
 
     rows: WaitingRows = field(default_factory=WaitingRows)
-    claimed: QueuedTurn | None = None
+    claims: tuple[QueuedTurn, ...] = ()
     paused: bool = False
 
     def next_order(self) -> int:
         """The order of a row behind all others."""
-        return max(row.order if row is not None else 0 for row in (self.rows.last, self.claimed)) + 1
+        return max(row.order if row is not None else 0 for row in (self.rows.last, *self.claims)) + 1
 
     def first_order(self) -> int:
         """The order of a row before all others."""
-        return min(row.order if row is not None else 1 for row in (self.rows.first, self.claimed)) - 1
+        return min(row.order if row is not None else 1 for row in (self.rows.first, *self.claims)) - 1
 
     def with_row(self, row: QueuedTurn) -> Queue:
         """One more row, at the place its order says."""
@@ -79,7 +80,15 @@ class Queue:
             item_id=item_id,
             updated_at_ms=now,
         )
-        return replace(self.without(row.id), claimed=taken)
+        return replace(self.without(row.id), claims=(*self.claims, taken))
+
+    def claim_of(self, item_id: str) -> QueuedTurn | None:
+        """The claim whose message that is."""
+        return next((claim for claim in self.claims if claim.item_id == item_id), None)
+
+    def without_claim(self, claim: QueuedTurn) -> Queue:
+        """That claim ended."""
+        return replace(self, claims=tuple(each for each in self.claims if each.id != claim.id))
 
 
 def may_drain(state: ThreadState) -> bool:
@@ -88,7 +97,7 @@ def may_drain(state: ThreadState) -> bool:
     return (
         state.announced
         and state.turn is None
-        and queue.claimed is None
+        and not queue.claims
         and not queue.paused
         and head is not None
         and head.state == "pending"

@@ -131,9 +131,9 @@ class QueueAdd:
 
     async def _again(self, state: ThreadState, client_id: str, context: ActContext) -> QueueAddResult | None:
         """The answer for a message that was added before under the same client id."""
-        claimed = state.queue.claimed
-        if claimed is not None and claimed.client_id == client_id:
-            return _answer(_shape(self.params), view(claimed, claimed.turn_id), claimed.turn_id)
+        for claim in state.queue.claims:
+            if claim.client_id == client_id:
+                return _answer(_shape(self.params), view(claim, claim.turn_id), claim.turn_id)
         row = state.queue.rows.named(client_id)
         if row is not None:
             return _answer(_shape(self.params), view(row))
@@ -147,7 +147,12 @@ class QueueAdd:
         assert state.turn is not None
         params = TurnStartParams.model_validate(self.wire, by_alias=True, by_name=False)
         submission = Submission(context.step.runtime.new_id(), params.input, row.client_id)
+        # Until its message is in the transcript it is a row: claimed, so that a crash leaves it as failed.
         decision = Decision(state)
+        decision.state = replace(
+            state, queue=state.queue.claim(row, state.turn.id, submission.item_id, context.step.now_ms)
+        )
+        decision.queue += [rows.insert(state.record.id, row), rows.change(decision.state.queue.claims[-1])]
         decision.answer(reply, _answer(_shape(self.params), view(row, state.turn.id), state.turn.id))
         turns.into_turn(decision, submission)
         return decision
@@ -290,9 +295,9 @@ class QueueDelete:
 
 async def _became(state: ThreadState, row_id: str, context: ActContext) -> str | None:
     """The turn that a row has become, if it has."""
-    claimed = state.queue.claimed
-    if claimed is not None and claimed.id == row_id:
-        return claimed.turn_id
+    for claim in state.queue.claims:
+        if claim.id == row_id:
+            return claim.turn_id
     found = await context.store.queued_turn_started(state.record.id, row_id=row_id)
     return None if found is None else found.turn_id
 

@@ -154,8 +154,9 @@ class ThreadState:
         """Raise AssertionError where a rule of this page is broken; the actor calls it after each step."""
         assert self.turn is not None or not self.pending, "questions belong to a running turn"
         assert self.announced or (self.turn is None and not self.subscribers), "a quiet thread does nothing"
-        claimed = self.queue.claimed
-        assert claimed is None or (self.turn is not None and claimed.turn_id == self.turn.id), "a stray claim"
+        for claim in self.queue.claims:
+            assert self.turn is not None, "a claim outlived its turn"
+            assert claim.turn_id == self.turn.id, "a claim of another turn"
         assert not (self.ephemeral and self.materialised), "an ephemeral thread is never on disk"
         for request in self.pending:
             assert self.turn is not None

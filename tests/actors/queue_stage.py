@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 from actors.queue_rows import Queue
@@ -215,8 +216,9 @@ class QueueScene(Scene):
         assert state is not None
         stored = await self.stored(thread_id)
         left = tuple(row for row in stored.rows if row.state != "dispatching")
-        claimed = next((row for row in stored.rows if row.state == "dispatching"), None)
-        assert Queue(WaitingRows(left), claimed, stored.paused) == state.queue
+        claims = sorted((row for row in stored.rows if row.state == "dispatching"), key=lambda row: row.id)
+        queue = replace(state.queue, claims=tuple(sorted(state.queue.claims, key=lambda row: row.id)))
+        assert Queue(WaitingRows(left), tuple(claims), stored.paused) == queue
         state.queue.rows.check()
-        if claimed is None:
+        if not claims:
             assert await self.stage.store.queue(thread_id) == stored

@@ -387,10 +387,10 @@ async def test_starting_an_empty_queue_is_refused(scene: QueueScene) -> None:
 def test_a_row_goes_with_a_line_that_is_on_the_disk_itself() -> None:
     state = state_in("running")
     row = QueuedTurn("row", {}, 1, "dispatching", turn_id=TURN, item_id="message")
-    state = replace(state, queue=Queue(claimed=row))
+    state = replace(state, queue=Queue(claims=(row,)))
     recorded = Decision(state)
     message_recorded(recorded, "message")
-    assert (recorded.fsync, recorded.state.queue.claimed, len(recorded.queue)) == (True, None, 2)
+    assert (recorded.fsync, recorded.state.queue.claims, len(recorded.queue)) == (True, (), 2)
     another = Decision(state)
     message_recorded(another, "another")
     assert (another.fsync, another.state, another.queue) == (False, state, [])

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from persistence.queue import INTERRUPTED
 from protocol.errors import RpcError
 from tests.actors.acts_stage import takes
 from tests.actors.queue_stage import End, QueueScene, texts
@@ -48,6 +49,36 @@ async def test_a_steering_add_goes_into_the_running_turn(scene: QueueScene) -> N
     await scene.end(thread_id, turn, "interrupt", taken=True)
     await scene.end(thread_id, await scene.next_turn(thread_id))
     assert await scene.said(thread_id) == ["direct", "now", "later"]
+
+
+async def test_a_steering_add_is_on_disk_before_its_answer_and_once_only(scene: QueueScene) -> None:
+    thread_id, turn = await scene.busy()
+    answer = await scene.add(thread_id, "now", "c1", busy="steer").answer()
+    (row,) = (await scene.stored(thread_id)).rows
+    assert (row.state, row.id, row.turn_id) == ("dispatching", answer["queuedTurn"]["id"], turn.job.turn_id)
+    again = [await scene.add(thread_id, "now", "c1", busy=busy).answer() for busy in STRATEGIES]
+    assert [each["turnId"] for each in again] == [turn.job.turn_id] * len(STRATEGIES)
+    gone = await scene.delete(thread_id, row.id).answer()
+    assert gone == {"deleted": False, "turnId": turn.job.turn_id}
+    await scene.end(thread_id, turn, "interrupt", taken=True)
+    assert (await scene.stored(thread_id)).rows == ()
+    assert await scene.add(thread_id, "now", "c1", busy="enqueue").answer() == again[0]
+    assert await scene.said(thread_id) == ["direct", "now"]
+
+
+async def test_steering_adds_of_a_daemon_that_was_killed_are_failed_rows_in_the_order_they_came(
+    scene: QueueScene,
+) -> None:
+    thread_id, turn = await scene.busy()
+    for text in ("one", "two"):
+        await scene.add(thread_id, text, busy="steer").answer()
+    # What a kill at this instant leaves.
+    left = await scene.stage.store.queue(thread_id)
+    assert [(row.params["input"][0]["text"], row.failure) for row in left.rows] == [
+        ("one", INTERRUPTED),
+        ("two", INTERRUPTED),
+    ]
+    await scene.end(thread_id, turn, "interrupt", taken=True)
 
 
 @pytest.mark.parametrize("busy", ["steer", "interrupt"])

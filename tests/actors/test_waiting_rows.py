@@ -57,7 +57,7 @@ def test_the_rows_are_those_of_a_plain_list_and_every_value_before_stays_what_it
                 plain = [new if each.id == new.id else each for each in plain]
             case "claimed" if plain:
                 # The claim ends, and another row is the next.
-                queue = replace(queue.claim(plain[0], "turn", "item", 1), claimed=None)
+                queue = replace(queue.claim(plain[0], "turn", "item", 1), claims=())
                 plain = plain[1:]
             case "reordered":
                 ids = [each.id for each in [*plain[pick:], *plain[:pick]]]

@@ -7,6 +7,7 @@ an answer. ``settle`` checks what a new daemon says, lets everything run, and ch
 from __future__ import annotations
 
 import random
+import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -97,10 +98,10 @@ async def _live(client: Client, model: ScriptedModel, ledger: Ledger, chance: ra
 
 
 async def add(client: Client, model: ScriptedModel, ledger: Ledger, chance: random.Random) -> None:
-    """thread/queue/add; now and then the message goes before all others and ends what runs."""
+    """thread/queue/add; now and then the message ends what runs, or goes into it."""
     message = ledger.new_message(chance)
-    first = chance.random() < 0.15
-    await send_add(client, ledger, message, "interrupt" if first else "enqueue")
+    (when_busy,) = chance.choices(("enqueue", "interrupt", "steer"), (70, 15, 15))
+    await send_add(client, ledger, message, when_busy)
 
 
 async def send_add(client: Client, ledger: Ledger, message: Message, when_busy: str = "enqueue") -> None:
@@ -208,7 +209,9 @@ async def transcript(client: Client, ledger: Ledger) -> Counter[str]:
         turn = turns[turn_id]
         assert turn["status"] == status, f"turn {turn_id} was {status} and is {turn['status']}"
         kinds = [item["type"] for item in turn["items"]]
-        assert status != "completed" or kinds == ["userMessage", "agentMessage"], f"turn {turn_id}: {kinds}"
+        # What was added to steer a turn comes behind what the model had said until then.
+        whole = re.fullmatch("((userMessage )+agentMessage )+", "".join(f"{kind} " for kind in kinds))
+        assert status != "completed" or whole, f"turn {turn_id}: {kinds}"
     items = [item for turn in ledger.shown for item in turn["items"]]
     said = [item for item in items if item["type"] == "userMessage"]
     return Counter(item["content"][0]["text"].split()[-1] for item in said)
