@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -114,6 +115,26 @@ async def test_rows_run_one_after_another_and_only_when_a_direct_turn_is_over(sc
         await scene.end(thread_id, turn, taken=True)
     assert await scene.said(thread_id) == ["direct", "one", "two"]
     assert len(scene.owner.params("turn/started")) == 3
+
+
+async def test_of_several_who_start_a_row_at_once_one_wins_and_it_runs_once(scene: QueueScene) -> None:
+    thread_id = await asleep(scene)
+    await scene.store_row(thread_id, row_of(thread_id, ROW, 1, "one"))
+    await scene.stage.resume(scene.owner, thread_id).answer()
+    # The drain that the resume has caused is one more.
+    replies = [scene.go_on(thread_id, ROW), scene.go_on(thread_id), scene.go_on(thread_id, ROW)]
+    for reply in replies:
+        with contextlib.suppress(RpcError):
+            await reply.answer()
+    await scene.end(thread_id, await scene.next_turn(thread_id))
+    started = [note["turn"]["id"] for note in scene.owner.params("turn/started")]
+    assert len(started) == len(set(started)) == 2, "the turn that the thread had, and one of the row"
+    assert (await scene.said(thread_id)).count("one") == 1
+    won = [reply for reply in replies if reply.failure is None]
+    assert len(won) <= 1
+    assert {str(reply.failure) for reply in replies} - {"None"} == {
+        "thread already has an active or pending turn"
+    }
 
 
 @pytest.mark.parametrize("how", ["complete", "fail", "interrupt"])
