@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from actors.effects import Decision
 from actors.peer import Reply
 from actors.queue_claims import show
+from actors.queue_rows import may_drain
 from actors.state import RunningTurn, ThreadState
 from actors.step import StepContext
 from actors.turns import accepted, begin
