@@ -148,6 +148,7 @@ async def queued_turns(bench: Bench) -> list[Row]:
     rows = []
     for transport in (WEBSOCKET, STDIO):
         took: dict[str, list[float]] = {program.name: [] for program in bench.programs}
+        spent: dict[str, list[float]] = {program.name: [] for program in bench.programs}
         async with AsyncExitStack() as stack:
             opened = [
                 await stack.enter_async_context(_connected(bench, program, transport))
@@ -157,10 +158,14 @@ async def queued_turns(bench: Bench) -> list[Row]:
                 for server, client in opened:
                     queue = await _new_queue(server, client, size)
                     await at_rest(server.pid for server, _client in opened)
+                    cpu = cpu_seconds(server.pid)
                     seconds = await queue.drain(size)
+                    cpu = cpu_seconds(server.pid) - cpu
                     if number:  # the first round warms up
                         took[server.program.name].append(seconds / size)
+                        spent[server.program.name].append(cpu / size)
         rows.append(paired(f"queued turn, {transport}", "ms", took, target=0.3, scale=1000))
+        rows.append(paired("  CPU of the server for it", "ms", spent, scale=1000))
     return rows
 
 

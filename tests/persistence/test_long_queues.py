@@ -36,13 +36,15 @@ def databases(tmp_path: Path) -> Iterator[dict[int, sqlite3.Connection]]:
     """By number of rows: one with so many that wait and so many that ran, in two threads."""
     made = {}
     for count in (FEW, MANY):
-        made[count] = open_for_writing(tmp_path / f"{count}.sqlite", 1)
+        made[count] = open_for_writing(tmp_path / f"{count}.sqlite", 1, [])
         made[count].row_factory = sqlite3.Row
+        made[count].execute("BEGIN")
         for thread_id, base in ((THREAD, 0x10000), (OTHER, 0x20000)):
             for number in range(base, base + count):
                 made[count].execute(*rows.insert(thread_id, row(number)))
                 for operation in rows.started(thread_id, ran(number + 0x100000)):
                     made[count].execute(*operation)
+        made[count].execute("COMMIT")
     yield made
     for connection in made.values():
         connection.close()

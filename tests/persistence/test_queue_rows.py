@@ -177,7 +177,7 @@ async def test_rows_wait_for_a_rollout_that_is_away_and_for_an_index_that_is_mad
                 await store.commit(Batch(THREAD, relocate="delete"))
         away.rename(path)
     else:
-        connection = open_for_writing(tmp_path / "spoold.sqlite", 1)
+        connection = open_for_writing(tmp_path / "spoold.sqlite", 1, [])
         for table in ("rollouts", "threads", "turns", "items"):
             connection.execute(f"DELETE FROM {table}")
         connection.close()
