@@ -53,8 +53,11 @@ def open_for_writing(path: Path, now_ms: int, notices: list[str]) -> sqlite3.Con
         OSError: the folder cannot be written.
     """
     mended = path.with_name(f"{path.name}-mended")
+    aside = path.with_name(f"{path.name}.corrupt-{now_ms}")
     if mended.exists() and not path.exists():
-        # A crash came between setting the damaged one aside and putting this one in its place.
+        # A crash came between setting the damaged one aside and putting this one in its place. The log of the
+        # damaged one may still be there, and SQLite would write its pages into this one.
+        _set_side_files_aside(path, aside)
         mended.rename(path)
     try:
         return _open(path)
@@ -62,13 +65,9 @@ def open_for_writing(path: Path, now_ms: int, notices: list[str]) -> sqlite3.Con
         if not is_damage(error):
             raise
         log.error("the database is damaged: %s", error)
-        aside = path.with_name(f"{path.name}.corrupt-{now_ms}")
         salvaged = _mend(path, mended)
         path.rename(aside)
-        for suffix in _SIDE_FILES:
-            side = path.with_name(path.name + suffix)
-            if side.exists():
-                side.rename(aside.with_name(aside.name + suffix))
+        _set_side_files_aside(path, aside)
         mended.rename(path)
         sync_path(path.parent)
         _mark(path).unlink(missing_ok=True)
@@ -78,6 +77,13 @@ def open_for_writing(path: Path, now_ms: int, notices: list[str]) -> sqlite3.Con
         )
         log.error("%s", notices[-1])
         return _open(path)
+
+
+def _set_side_files_aside(path: Path, aside: Path) -> None:
+    for suffix in _SIDE_FILES:
+        side = path.with_name(path.name + suffix)
+        if side.exists():
+            side.rename(aside.with_name(aside.name + suffix))
 
 
 def _mend(path: Path, mended: Path) -> Salvaged:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import sqlite3
 from contextlib import closing
 from dataclasses import replace
@@ -19,6 +20,8 @@ from tests.persistence.sessions import START_MS, create, opened, uuid_of
 from tests.support.in_memory import replay_hint
 
 ROWS = 400
+FIRST_MS = START_MS + 1000
+"""What the clock says first."""
 
 
 def row(number: int) -> QueuedTurn:
@@ -166,6 +169,24 @@ async def test_a_crash_between_setting_aside_and_taking_the_place_loses_nothing(
     async with opened(tmp_path) as store:
         assert len((await store.queue(uuid_of(1))).rows) == ROWS
     assert not (tmp_path / "spoold.sqlite-mended").exists()
+
+
+async def test_what_belongs_to_a_database_that_was_set_aside_is_not_taken_for_the_new_ones(
+    tmp_path: Path,
+) -> None:
+    await fill(tmp_path)
+    database = tmp_path / "spoold.sqlite"
+    database.rename(tmp_path / "spoold.sqlite-mended")
+    # The crash came before the damaged one's log was set aside, too; all of it is valid.
+    with closing(sqlite3.connect(tmp_path / "damaged")) as connection:
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("CREATE TABLE t AS SELECT 1")
+        shutil.copy(tmp_path / "damaged-wal", tmp_path / "spoold.sqlite-wal")
+    async with opened(tmp_path) as store:
+        assert len((await store.queue(uuid_of(1))).rows) == ROWS
+    with closing(sqlite3.connect(database)) as connection:
+        assert connection.execute("PRAGMA quick_check").fetchall() == [("ok",)]
+    assert [path.name for path in files(tmp_path, "*corrupt*")] == [f"spoold.sqlite.corrupt-{FIRST_MS}-wal"]
 
 
 def test_what_an_unfinished_mending_has_left_is_not_mistaken_for_a_database(tmp_path: Path) -> None:

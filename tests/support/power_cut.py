@@ -13,12 +13,11 @@ anybody expects to find: it is removed.
 
 from __future__ import annotations
 
-import math
 import os
 import random
 import shutil
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
@@ -50,11 +49,10 @@ def cut_power(disk: FaultyDisk, chance: random.Random) -> list[str]:
     places = _places(disk)
     names = {record.inode: record.target or record.path for record in journal}
     account: list[str] = []
-    for inode, unsure in _unsure_writes(journal).items():
+    for inode, last in _unsure_writes(journal).items():
         path = places.get(inode)
         if path is not None and not names[inode].endswith("-shm"):
-            fate = _cut_file(path, unsure, chance)
-            account.append(f"{names[inode]}: {len(unsure)} unsure writes, {fate}")
+            account.append(f"{names[inode]}: {_cut_file(path, last, chance)}")
     for record in _undone_names(journal, chance):
         _undo_name(disk, record)
         if not record.path.startswith("thread-writer-locks/"):
@@ -80,49 +78,10 @@ def _places(disk: FaultyDisk) -> dict[int, Path]:
 # Contents.
 
 
-@dataclass(slots=True)
-class _Unsure:
-    """The changes of one file that no flush has covered yet.
-
-    Attributes:
-        changes: those that the next flush covers.
-        dropped: those that a failed flush was to write.
-        flushing: how many of the changes each flush covers that has begun, by its number.
-    """
-
-    changes: list[Record] = field(default_factory=list)
-    dropped: list[Record] = field(default_factory=list)
-    flushing: dict[int, int] = field(default_factory=dict)
-
-    def flush_failed(self) -> None:
-        self.dropped += self.changes
-        self.changes = []
-        self.flushing.clear()
-
-    def flushed(self, number: int) -> None:
-        count = self.flushing.pop(number, 0)
-        sure, self.changes = self.changes[:count], self.changes[count:]
-        # What was written again is no longer missing.
-        self.dropped = [lost for lost in self.dropped if not any(_meet(lost, change) for change in sure)]
-        self.flushing = {other: max(0, more - count) for other, more in self.flushing.items()}
-
-
-def _meet(one: Record, other: Record) -> bool:
-    """Whether both changed the same bytes."""
-
-    def reach(record: Record) -> tuple[int, float]:
-        if record.kind == "write":
-            return record.offset, record.offset + record.length
-        return min(record.offset, record.file_size), math.inf
-
-    (begin, end), (other_begin, other_end) = reach(one), reach(other)
-    return begin < other_end and other_begin < end
-
-
-def _unsure_writes(journal: Sequence[Record]) -> dict[int, list[Record]]:
-    """Of each file the writes and truncations that are not sure, in their order."""
+def _unsure_writes(journal: Sequence[Record]) -> dict[int, list[tuple[Record, bool]]]:
+    """Of each file its changes from the first unsure one on, each with whether it is sure."""
     succeeded = {record.number for record in journal if record.kind == "flushed"}
-    files: defaultdict[int, _Unsure] = defaultdict(_Unsure)
+    files: defaultdict[int, _File] = defaultdict(_File)
     for record in journal:
         file = files[record.inode]
         match record.kind:
@@ -131,96 +90,126 @@ def _unsure_writes(journal: Sequence[Record]) -> dict[int, list[Record]]:
             case "flush" if record.number in succeeded:
                 file.flushing[record.number] = len(file.changes)
             case "flush":
-                file.flush_failed()
+                file.dropped |= set(range(file.covered, len(file.changes)))
             case "flushed":
-                file.flushed(record.number)
-    return {
-        inode: [*file.dropped, *file.changes] for inode, file in files.items() if file.dropped or file.changes
-    }
+                file.covered = max(file.covered, file.flushing[record.number])
+    return {inode: last for inode, file in files.items() if (last := file.from_first_unsure())}
 
 
-def _cut_file(path: Path, unsure: Sequence[Record], chance: random.Random) -> str:
+@dataclass(slots=True)
+class _File:
+    """What the journal says of one file.
+
+    Attributes:
+        changes: its writes and truncations.
+        covered: of these, how many flushes that have succeeded were to write.
+        dropped: the places of those that a failed flush was to write.
+        flushing: how many changes each flush was to write, by its number.
+    """
+
+    changes: list[Record] = field(default_factory=list)
+    covered: int = 0
+    dropped: set[int] = field(default_factory=set)
+    flushing: dict[int, int] = field(default_factory=dict)
+
+    def from_first_unsure(self) -> list[tuple[Record, bool]]:
+        first = min(self.dropped, default=self.covered)
+        return [
+            (self.changes[place], place < self.covered and place not in self.dropped)
+            for place in range(first, len(self.changes))
+        ]
+
+
+def _cut_file(path: Path, last: Sequence[tuple[Record, bool]], chance: random.Random) -> str:
     """Choose what became of a file's unsure writes; the file is then so."""
     status = path.stat()
-    content, changes = _undo(path.read_bytes(), unsure)
+    content = bytearray(path.read_bytes())
+    changes = _undo(content, [record for record, _ in last])
     name, choose = chance.choice(_FATES)
-    for change in choose(changes, chance):
-        content = _redo(content, change)
+    unsure = [change for change, (_, sure) in zip(changes, last, strict=True) if not sure]
+    chosen = iter(choose(unsure, chance))
+    for change, (_, sure) in zip(changes, last, strict=True):
+        left = change if sure else next(chosen)
+        if left is not None:
+            _redo(content, left)
     path.write_bytes(content)
     # Sizes and times are the file system's own: they may be on the disk when the contents are not.
     kept = chance.random() < 0.7
     if kept:
         os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
-    return f"{name}, {status.st_size} -> {len(content)} bytes{', time kept' if kept else ''}"
+    what = f"{len(unsure)} unsure writes, {name}, {status.st_size} -> {len(content)} bytes"
+    return f"{what}, time kept" if kept else what
 
 
-def _undo(content: bytes, unsure: Sequence[Record]) -> tuple[bytes, list[_Change]]:
-    """The content without the unsure changes, and these, so that each can be done again."""
+def _undo(content: bytearray, records: Sequence[Record]) -> list[_Change]:
+    """Take the changes back; these, so that each can be done again."""
     changes: list[_Change] = []
-    for record in reversed(unsure):
-        if record.kind == "write":
-            changes.append(_Change(record.offset, content[record.offset : record.offset + record.length]))
-        else:
-            changes.append(_Change(record.offset, None))
-        content = _overwrite(content, record.offset, record.before)
-        content = content[: record.file_size].ljust(record.file_size, b"\0")
-    return content, changes[::-1]
+    for record in reversed(records):
+        end = record.offset + record.length
+        data = bytes(content[record.offset : end]) if record.kind == "write" else None
+        changes.append(_Change(record.offset, data))
+        _overwrite(content, record.offset, record.before)
+        _resize(content, record.file_size)
+    return changes[::-1]
 
 
-def _redo(content: bytes, change: _Change) -> bytes:
+def _redo(content: bytearray, change: _Change) -> None:
     if change.data is None:
-        return content[: change.offset].ljust(change.offset, b"\0")
-    return _overwrite(content, change.offset, change.data)
+        _resize(content, change.offset)
+    else:
+        _overwrite(content, change.offset, change.data)
 
 
-def _overwrite(content: bytes, offset: int, data: bytes) -> bytes:
-    if not data:
-        return content
-    return content[:offset].ljust(offset, b"\0") + data + content[offset + len(data) :]
+def _overwrite(content: bytearray, offset: int, data: bytes) -> None:
+    if data:
+        _resize(content, max(offset, len(content)))
+        content[offset : offset + len(data)] = data
 
 
-_Choice = Callable[[list[_Change], random.Random], Iterable[_Change]]
+def _resize(content: bytearray, size: int) -> None:
+    content.extend(bytes(max(0, size - len(content))))
+    del content[size:]
 
 
-def _all(changes: list[_Change], chance: random.Random) -> Iterable[_Change]:
-    return changes
+# What can become of the unsure changes of a file: of each, in its place, what is left of it.
+
+_Left = list[_Change | None]
 
 
-def _none(changes: list[_Change], chance: random.Random) -> Iterable[_Change]:
-    return ()
+def _all(changes: list[_Change], chance: random.Random) -> _Left:
+    return [*changes]
 
 
-def _first_ones(changes: list[_Change], chance: random.Random) -> Iterable[_Change]:
+def _none(changes: list[_Change], chance: random.Random) -> _Left:
+    return [None] * len(changes)
+
+
+def _first_ones(changes: list[_Change], chance: random.Random) -> _Left:
     """Up to one, which is torn."""
     count = chance.randrange(len(changes))
-    return [*changes[:count], _torn(changes[count], chance)]
+    return [*changes[:count], _torn(changes[count], chance), *[None] * (len(changes) - count - 1)]
 
 
-def _any(changes: list[_Change], chance: random.Random) -> Iterable[_Change]:
+def _any(changes: list[_Change], chance: random.Random) -> _Left:
     """Each for itself."""
-    spoil = (_torn, _zeros, _noise)
-    return [
-        change if fate < 0.5 else chance.choice(spoil)(change, chance)
-        for change in changes
-        if (fate := chance.random()) > 0.25
-    ]
+    keep = (_whole, _whole, _whole, _lost, _lost, _torn, _zeros, _noise)
+    return [chance.choice(keep)(change, chance) for change in changes]
 
 
-def _all_zeros(changes: list[_Change], chance: random.Random) -> Iterable[_Change]:
+def _all_zeros(changes: list[_Change], chance: random.Random) -> _Left:
     """The space is there, the bytes are not."""
     return [_zeros(change, chance) for change in changes]
 
 
-def _last_zeros(changes: list[_Change], chance: random.Random) -> Iterable[_Change]:
-    """All but the last block."""
+def _last_zeros(changes: list[_Change], chance: random.Random) -> _Left:
     return [*changes[:-1], _zeros(changes[-1], chance)]
 
 
-def _last_noise(changes: list[_Change], chance: random.Random) -> Iterable[_Change]:
+def _last_noise(changes: list[_Change], chance: random.Random) -> _Left:
     return [*changes[:-1], _noise(changes[-1], chance)]
 
 
-_FATES: Sequence[tuple[str, _Choice]] = (
+_FATES: Sequence[tuple[str, Callable[[list[_Change], random.Random], _Left]]] = (
     ("all there", _all),
     ("all lost", _none),
     ("the end lost", _first_ones),
@@ -231,7 +220,15 @@ _FATES: Sequence[tuple[str, _Choice]] = (
 )
 
 
-def _torn(change: _Change, chance: random.Random) -> _Change:
+def _whole(change: _Change, chance: random.Random) -> _Change | None:
+    return change
+
+
+def _lost(change: _Change, chance: random.Random) -> _Change | None:
+    return None
+
+
+def _torn(change: _Change, chance: random.Random) -> _Change | None:
     if change.data is None:
         return change
     size = chance.randint(0, len(change.data))
@@ -241,11 +238,11 @@ def _torn(change: _Change, chance: random.Random) -> _Change:
     return _Change(change.offset, change.data[:size])
 
 
-def _zeros(change: _Change, chance: random.Random) -> _Change:
+def _zeros(change: _Change, chance: random.Random) -> _Change | None:
     return change if change.data is None else _Change(change.offset, bytes(len(change.data)))
 
 
-def _noise(change: _Change, chance: random.Random) -> _Change:
+def _noise(change: _Change, chance: random.Random) -> _Change | None:
     return change if change.data is None else _Change(change.offset, chance.randbytes(len(change.data)))
 
 
@@ -264,8 +261,8 @@ def _folders(record: Record) -> set[str]:
 def _undone_names(journal: Sequence[Record], chance: random.Random) -> list[Record]:
     """The changes of names that did not reach the disk, the last one first."""
     named = [(place, record) for place, record in enumerate(journal) if record.kind in _NAMING]
-    sure = {place for place, record in named if _is_sure(journal, place, record)}
-    undone = {place for place, record in named if place not in sure and _lost(record, chance)}
+    sure = _sure_names(journal)
+    undone = {place for place, record in named if place not in sure and _undone(record, chance)}
     by_place: Mapping[int, Record] = dict(named)
     while True:
         more = {
@@ -280,17 +277,25 @@ def _undone_names(journal: Sequence[Record], chance: random.Random) -> list[Reco
     return [by_place[place] for place in sorted(undone, reverse=True)]
 
 
-def _lost(record: Record, chance: random.Random) -> bool:
+def _undone(record: Record, chance: random.Random) -> bool:
     # A folder that is lost takes everything with it: rarer, so that the rest is seen too.
     return chance.random() < (0.3 if record.kind == "mkdir" else 0.4)
 
 
-def _is_sure(journal: Sequence[Record], place: int, record: Record) -> bool:
-    folders = _folders(record)
-    begun = {
-        later.number for later in journal[place + 1 :] if later.kind == "flush" and later.path in folders
-    }
-    return any(later.kind == "flushed" and later.number in begun for later in journal[place + 1 :])
+def _sure_names(journal: Sequence[Record]) -> set[int]:
+    """The places in the journal of the changes of names that a flush has made sure."""
+    sure: set[int] = set()
+    waiting: list[tuple[int, set[str]]] = []
+    flushing: dict[int, set[int]] = {}
+    for place, record in enumerate(journal):
+        if record.kind in _NAMING:
+            waiting.append((place, _folders(record)))
+        elif record.kind == "flush":
+            flushing[record.number] = {each for each, folders in waiting if record.path in folders}
+        elif record.kind == "flushed":
+            sure |= flushing[record.number]
+            waiting = [each for each in waiting if each[0] not in sure]
+    return sure
 
 
 def _goes_with(record: Record, lost: Record, sure: bool) -> bool:

@@ -239,6 +239,8 @@ async def settle(client: Client, model: ScriptedModel, ledger: Ledger, chance: r
     if not await exists(client, ledger):
         added = [message.name for message in ledger.messages.values() if message.added]
         assert added == [], f"the thread is gone, and with it {added}"
+        assert ledger.ended == {}, f"the thread is gone, and with it the turns {ledger.ended}"
+        ledger.thread_id, ledger.orders = None, [[]]
         return
     rows = await check_places(client, ledger)
     check_order(ledger, rows)
