@@ -209,7 +209,10 @@ class SimulatedClient:
     async def _read(self, channel: MemoryChannel) -> None:
         try:
             while True:
-                self._heard(json.loads(await channel.receive_sent()))
+                data = await channel.receive_sent()
+                if self._channel is not channel:
+                    return  # it was on its way when the client left
+                self._heard(json.loads(data))
         except (trio.EndOfChannel, trio.ClosedResourceError):
             if self._channel is channel:
                 self._end(channel)

@@ -75,7 +75,7 @@ class SimulatedDaemon:
         disk: what goes wrong with it.
         trace: what happened.
         nursery: what outlives the daemon runs here.
-        crashes: how often it has died.
+        deaths: its crashes so far; True where the machine died with it.
     """
 
     nursery: trio.Nursery
@@ -83,7 +83,7 @@ class SimulatedDaemon:
     def __init__(self, world: World, settings: Sequence[str]) -> None:
         self.home = world.folder / "home"
         self.trace = world.trace
-        self.crashes = 0
+        self.deaths: list[bool] = []
         self.disk = Disk(world.chance, world.trace, self._die)
         self._world = world
         self._settings = (*_SETTINGS, *settings)
@@ -174,7 +174,7 @@ class SimulatedDaemon:
         assert self._scope is not None
         if self._scope.cancel_called:
             return
-        self.crashes += 1
+        self.deaths.append(power)
         self._died = True
         self.trace.note("daemon", "loses power" if power else "is killed")
         self.disk.keep(self.home, self._kept, power=power)
