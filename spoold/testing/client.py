@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 Json = dict[str, Any]
 
 _ATTACHES = ("thread/start", "thread/resume", "thread/fork")
+_DETACHES = ("thread/closed", "thread/archived", "thread/deleted")
 
 
 class Pending:
@@ -232,6 +233,8 @@ class SimulatedClient:
         if "method" in message:
             for thread_id in sorted(self.attached):
                 self.threads[thread_id].message(message)
+            if message["method"] in _DETACHES:
+                self.attached.discard(message["params"]["threadId"])
         else:
             pending = self._pending.pop(message["id"])
             if "result" in message:

@@ -17,7 +17,8 @@ import trio
 from spoold.client import ConnectionLost, RpcFailed
 from spoold.testing import World, simulate
 from tests.simulation.reference_model import rule
-from tests.simulation.steps import ACTS, Scene, Step
+from tests.simulation.scene import Scene
+from tests.simulation.steps import ACTS, Step
 
 Schedule = tuple[Step, ...]
 

@@ -65,7 +65,7 @@ class Stream:
         self.prompts = set()
 
     def detach(self) -> None:
-        """The answer to thread/unsubscribe."""
+        """The answer to thread/unsubscribe, or the thread is not loaded any more."""
         self.attached, self.knows_turn, self.seq = False, False, None
 
     def message(self, message: Json) -> None:
@@ -93,6 +93,9 @@ class Stream:
                 self.turn, self.knows_turn = None, True
             case "serverRequest/resolved":
                 self.prompts.discard(params["requestId"])
+            case "thread/closed" | "thread/archived" | "thread/deleted":
+                self.detach()
+                self.turn, self.prompts = None, set()
 
 
 # -- one thread -------------------------------------------------------------------------------------------
@@ -159,8 +162,20 @@ class Facts:
     def __init__(self) -> None:
         self.materialised = False
         self.name: Register | None = Register(None)
+        self.archived = Register(False)
+        self.deleted = Register(False)
         self.queued: dict[str, Queued] = {}
         self.turns: dict[str, ToldTurn] = {}
+
+    @property
+    def promised(self) -> bool:
+        """Whether the thread must be on disk."""
+        return self.materialised or bool(self.turns) or any(each.added for each in self.queued.values())
+
+    @property
+    def said_something(self) -> bool:
+        """Whether a user message is in its history: lists leave out threads without one."""
+        return any("userMessage" in turn.items.values() for turn in self.turns.values())
 
     def told(self, message: Json) -> None:
         """Somebody was told something."""
@@ -183,9 +198,9 @@ class Facts:
                 turn.recorded = not str(error.get("message")).startswith(UNRECORDED)
 
     def died(self, *, power: bool) -> None:
-        """The daemon is dead. What was told of turns that have not ended may be gone with the machine."""
+        """The daemon is dead. With the machine may go what was told of turns whose end is not on disk."""
         for turn_id, turn in list(self.turns.items()):
-            if turn.status is None and power:
+            if power and (turn.status is None or not turn.recorded):
                 del self.turns[turn_id]
         if power and not any(turn.status for turn in self.turns.values()):
             self.materialised = any(each.added for each in self.queued.values())

@@ -11,163 +11,17 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import trio
-import trio.testing
 
 from persistence.fault_points import NAMES
-from spoold.testing import World
-from tests.simulation.reference_model import Facts, Queued, Register, rule
-from tests.simulation.watched_client import WatchedClient
+from tests.simulation.reference_model import Queued, Register
+from tests.simulation.scene import CLIENTS, THREADS, Scene
 
 Json = dict[str, Any]
 Step = tuple[str, int, int, int]
-CLIENTS = 3
-THREADS = 3
 
-SAYS = (
-    "say one two three",
-    "deltas 6 some text",
-    "hold {gate} first then",
-    "wait {gate} late",
-    "esc echo {gate}; sleep 1 | say after",
-    "shell echo {gate}; hold {gate} | say after",
-    "reason why ;; because",
-    "cut this is cut",
-    "http 500",
-    "failed server_error no",
-    "incomplete max_output_tokens",
-    "commentary so ;; then",
-)
 DECISIONS = ("accept", "decline", "cancel", "acceptForSession")
 JUMPS = (0.001, 0.2, 5.0, 70.0, 1900.0)
 FAULTS = ("append", "half an append", "flush", "commit")
-
-
-class Scene:
-    """One world that is being explored."""
-
-    def __init__(self, world: World) -> None:
-        self.world = world
-        self.daemon = world.daemon
-        self.facts: dict[str, Facts] = {}
-        self.clients = [WatchedClient(self.daemon, name, self.facts) for name in "abc"[:CLIENTS]]
-        self.faulty = False
-        self.stopping = False
-        self.gates: list[str] = []
-        self.now = 0
-        self._serial = 0
-        self._observers = 0
-        self._buried = 0
-
-    # -- what the numbers mean --------------------------------------------------------------------------
-
-    def client(self, number: int) -> WatchedClient | None:
-        """A client, if it is connected."""
-        client = self.clients[number % CLIENTS]
-        return client if client.connected else None
-
-    def thread(self, number: int) -> str | None:
-        known = list(self.facts)
-        return known[number % len(known)] if known else None
-
-    def text(self, number: int) -> tuple[str, str]:
-        """A new message: its name, and what it says."""
-        self._serial += 1
-        gate = f"g{self._serial}"
-        said = SAYS[number % len(SAYS)].replace("{gate}", gate)
-        if gate in said:
-            self.gates.append(gate)
-        return f"m{self._serial}", said
-
-    def tick(self) -> int:
-        """The order of events, for registers."""
-        self.now += 1
-        return self.now
-
-    async def alive(self) -> bool:
-        """Wait for the end of one that dies; whether the daemon runs."""
-        if self.daemon.dying:
-            await self.daemon.ended()
-        return self.daemon.running
-
-    # -- checks -----------------------------------------------------------------------------------------
-
-    async def compare(self) -> None:
-        """When all is quiet: everybody shows what the server has, and what was promised is there."""
-        await self.daemon.settled()
-        if not await self.alive():
-            return
-        self._observers += 1
-        observer = WatchedClient(self.daemon, f"observer{self._observers}", self.facts)
-        try:
-            await observer.connect()
-            loaded = (await observer.call("thread/loaded/list"))["data"]
-            for thread_id in list(self.facts):
-                if thread_id in loaded:
-                    observer.ask(None, "thread/resume", threadId=thread_id)
-            await self.daemon.settled()
-            for thread_id in list(self.facts):
-                await self._compare_thread(observer, thread_id)
-        finally:
-            await observer.disconnect()
-
-    async def _compare_thread(self, observer: WatchedClient, thread_id: str) -> None:
-        if not self.daemon.running:
-            return
-        facts = self.facts[thread_id]
-        read = observer.send("thread/read", threadId=thread_id, includeTurns=True)
-        rows = observer.send("thread/queue/list", threadId=thread_id, limit=100)
-        await self.daemon.settled()
-        if read.answer is None or rows.answer is None or self.daemon.dying:
-            return
-        if "error" in read.answer:
-            known = (
-                facts.materialised or any(facts.turns) or any(each.added for each in facts.queued.values())
-            )
-            rule(not known or self.faulty, f"{thread_id} cannot be read: {read.answer['error']['message']}")
-            return
-        thread = read.answer["result"]["thread"]
-        running = [turn["id"] for turn in thread["turns"] if turn["status"] == "inProgress"]
-        active = thread["status"]["type"] == "active"
-        rule(bool(running) == active, f"{thread_id} is {thread['status']} and {running} is in progress")
-        facts.check_history(thread["turns"], running[0] if running else None)
-        if facts.name is not None:
-            possible = facts.name.possible()
-            rule(thread["name"] in possible, f"{thread_id} is named {thread['name']}, not one of {possible}")
-        if "error" not in rows.answer:
-            facts.check_places(rows.answer["result"]["data"], thread["turns"])
-        if thread_id in observer.attached:
-            reference = observer.shown(thread_id)
-            for client in self.clients:
-                if thread_id in client.attached and not client.slow:
-                    shown = client.shown(thread_id)
-                    if self.faulty or True in self.daemon.deaths:
-                        # What was counted went with the machine, or with a turn that could not be recorded.
-                        shown["usage"] = reference["usage"]
-                    rule(shown == reference, difference(client.name, shown, reference))
-
-    async def bury(self) -> None:
-        """After a crash: what was told only of what had not ended may be gone, once all has been heard."""
-        if len(self.daemon.deaths) > self._buried:
-            await self.daemon.ended()
-            await trio.testing.wait_all_tasks_blocked()
-            while len(self.daemon.deaths) > self._buried:
-                for facts in self.facts.values():
-                    facts.died(power=self.daemon.deaths[self._buried])
-                self._buried += 1
-
-    def told_of_bugs(self) -> None:
-        """Nothing was logged that only a bug can cause."""
-        rule(not self.world.complaints, f"logged: {self.world.complaints}")
-
-
-def difference(name: str, shown: Json, reference: Json) -> str:
-    """The members in which a client differs from the server."""
-    lines = [
-        f"{name} shows {key} {shown[key]}\nthe server has {reference[key]}"
-        for key in shown
-        if shown[key] != reference[key]
-    ]
-    return "rule 4: " + "\n".join(lines)
 
 
 Act = Callable[[Scene, int, int, int], Awaitable[None]]
@@ -247,7 +101,11 @@ async def answer(scene: Scene, a: int, b: int, c: int) -> None:
     client, thread = scene.client(a), scene.thread(b)
     if client is not None and thread in client.attached and thread is not None:
         for request_id in list(client.threads[thread].requests):
-            client.answer({"id": request_id}, {"decision": DECISIONS[c % len(DECISIONS)]})
+            asked = client.threads[thread].requests[request_id]
+            if "questions" in asked:
+                client.answer({"id": request_id}, {"answers": {"q": {"answers": ["so"]}}})
+            else:
+                client.answer({"id": request_id}, {"decision": DECISIONS[c % len(DECISIONS)]})
 
 
 async def name(scene: Scene, a: int, b: int, c: int) -> None:
@@ -264,6 +122,40 @@ async def name(scene: Scene, a: int, b: int, c: int) -> None:
             write.done = scene.tick()
 
     client.ask(then, "thread/name/set", threadId=thread, name=value)
+
+
+async def put_away(scene: Scene, a: int, b: int, c: int) -> None:
+    """thread/archive, thread/unarchive, and now and then thread/delete."""
+    client, thread = scene.client(a), scene.thread(b)
+    if client is None or thread is None:
+        return
+    facts, method = scene.facts[thread], ("archive", "unarchive", "archive", "unarchive", "delete")[c % 5]
+    register, value = (facts.deleted, True) if method == "delete" else (facts.archived, method == "archive")
+    write = register.write(value, scene.tick())
+
+    def then(result: Json | None) -> None:
+        if result is not None:
+            write.done = scene.tick()
+        elif not scene.faulty:  # what the disk has cut in the middle is finished later
+            register.refused(write)
+
+    client.ask(then, f"thread/{method}", threadId=thread)
+
+
+async def update(scene: Scene, a: int, b: int, c: int) -> None:
+    """thread/queue/update: a failed row is pending again, a pending one stays so."""
+    client, thread = scene.client(a), scene.thread(b)
+    if client is None or thread is None:
+        return
+
+    def then(result: Json | None) -> None:
+        rows = (result or {}).get("data", ())
+        if rows and client.connected:
+            row = rows[c % len(rows)]
+            said = row["turnStartParams"]
+            client.send("thread/queue/update", threadId=thread, queuedTurnId=row["id"], turnStartParams=said)
+
+    client.ask(then, "thread/queue/list", threadId=thread, limit=100)
 
 
 async def fork(scene: Scene, a: int, b: int, c: int) -> None:
@@ -308,9 +200,10 @@ async def add(scene: Scene, a: int, b: int, c: int) -> None:
         if result is None:
             message.refused = True
         else:
-            message.added, message.row_id = True, result["queuedTurn"]["id"]
+            # One that went into the running turn at once is promised by that turn.
+            message.added, message.row_id = "turnId" not in result, result["queuedTurn"]["id"]
 
-    busy = "interrupt" if c % 7 == 0 else "enqueue"
+    busy = ("interrupt", "steer", "enqueue", "enqueue", "enqueue")[c % 5]
     client.ask(then, "thread/queue/add", threadId=thread, turnStartParams=said, whenBusy=busy)
 
 
@@ -352,7 +245,7 @@ async def go_on(scene: Scene, a: int, b: int, c: int) -> None:
         client.send("thread/queue/start", threadId=thread)
 
 
-# -- the model, time, the machine -----------------------------------------------------------------------------
+# -- the model, time, the machine ---------------------------------------------------------------------------
 
 
 async def release(scene: Scene, a: int, b: int, c: int) -> None:
@@ -424,6 +317,8 @@ ACTS: dict[str, Act] = {
         interrupt,
         answer,
         name,
+        put_away,
+        update,
         fork,
         look,
         add,
