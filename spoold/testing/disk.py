@@ -196,7 +196,7 @@ class SimulatedWriter(Writer):
     @property
     def busy(self) -> bool:
         """Whether something waits to be written or told."""
-        return not self._jobs.empty() or bool(self._untold)
+        return not self.dead and (not self._jobs.empty() or bool(self._untold))
 
     def start(self, now_ms: int, opened: Callable[[StoreError | None], None]) -> None:
         """See ``Writer.start``: the database is open on return."""

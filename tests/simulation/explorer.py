@@ -31,6 +31,8 @@ GONE = (ConnectionLost, ConnectionRefusedError, RpcFailed, trio.ClosedResourceEr
 """What a client meets when the daemon goes away in the middle of a step."""
 SETTINGS = ("spoold.outbox_bytes=200000", "spoold.runtime_idle_secs=30")
 LAST_ROUNDS = 60
+STEP_LIMIT = 3000
+"""Seconds of the world: a step that takes longer waits for what never comes."""
 
 
 @dataclass
@@ -116,7 +118,8 @@ def run_schedule(seed: int, schedule: Schedule, coverage: Coverage | None = None
 async def take(scene: Scene, step: Step) -> None:
     """One step, and the invariants after it."""
     try:
-        await ACTS[step[0]](scene, *step[1:])
+        with trio.fail_after(STEP_LIMIT):
+            await ACTS[step[0]](scene, *step[1:])
     except GONE:
         scene.world.trace.note("step", "was in vain")
     await scene.bury()
