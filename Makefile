@@ -8,13 +8,14 @@ READY := $(VENV)/ready
 ROOMS := spoold transport actors agent persistence protocol
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check conformance bench setup clean
+.PHONY: help demo test check conformance simulate bench setup clean
 
 help:
 	@echo 'make demo         a guided tour: a daemon, two clients, streamed turns, a crash and a resume'
 	@echo 'make test         the tests'
 	@echo 'make check        lint, formatting, types, import directions'
 	@echo 'make conformance  the tests against real clients and the reference server (needs the network)'
+	@echo 'make simulate     random schedules in a simulated world, for SECONDS=60, on every core'
 	@echo 'make bench        measurements beside the reference server'
 	@echo 'make setup        only prepare .venv'
 	@echo 'make clean        remove .venv and caches'
@@ -33,6 +34,10 @@ check: $(READY)
 
 conformance: $(READY)
 	SPOOLD_CONFORMANCE=1 $(RUN) -m pytest -m conformance $(ARGS)
+
+simulate: $(READY)
+	@seq 1 $$(nproc) | xargs -P 0 -I% $(RUN) -m tests.simulation explore \
+	  --seconds $(or $(SECONDS),60) --first %000000
 
 bench: $(READY)
 	$(RUN) -m benchmarks $(ARGS)
