@@ -58,7 +58,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Async tests become sync ones before a plugin for async tests can see them."""
     for item in items:
-        if not isinstance(item, pytest.Function) or "world" not in item.fixturenames:
+        # Another project may have a fixture named `world` of its own.
+        if not isinstance(item, pytest.Function) or "world_seed" not in item.fixturenames:
             continue
         if inspect.iscoroutinefunction(item.obj):
             item.obj = _in_its_world(item, item.obj)
