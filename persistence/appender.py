@@ -19,9 +19,9 @@ import sqlite3
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from persistence.appending import make_folders, sync_path, write_all
+from persistence.appending import sync_path, write_all
 from persistence.errors import StoreError
-from persistence.home import Home
+from persistence.home import Home, make_folders
 from persistence.indexer import COLUMNS, Indexer, Line, RolloutState, begin, parse_line, save
 from persistence.jobs import Append, Batch
 from persistence.rollout_files import find_one, read_lines
@@ -64,7 +64,9 @@ class Appender:
     def __init__(self, home: Home) -> None:
         self._home = home
         self.live: dict[str, RolloutState] = {}
-        self._unsynced_folders: dict[str, list[Path]] = {}
+        # By thread id the file whose name is on the disk; and the folders whose own names are.
+        self._named: dict[str, Path] = {}
+        self._named_folders: set[Path] = set()
         # Invariant: of each file in the order in which the group has appended to it.
         self._group: dict[Path, list[_Appended]] = {}
 
@@ -83,7 +85,7 @@ class Appender:
         assert batch is not None
         path, flags = self._locate(connection, batch), os.O_RDWR | os.O_APPEND | os.O_CLOEXEC
         if batch.create is not None:
-            self._make_folders(batch.thread_id, path.parent)
+            self._make_folders(path.parent)
             flags |= os.O_CREAT | os.O_EXCL
         try:
             descriptor = os.open(path, flags, 0o600)
@@ -126,7 +128,7 @@ class Appender:
             asking = [each.job for each in group if each.job.batch is not None and each.job.batch.fsync]
             try:
                 if asking:
-                    self._flush(path, asking)
+                    self._flush(path, asking[0])
             except OSError as error:
                 failures.update(self.take_back(asking[0], StoreError.from_os("flush", path, error)))
         return failures
@@ -146,13 +148,25 @@ class Appender:
             return {id(each.job): failure for each in gone}
         return {id(job): failure}
 
-    def _flush(self, path: Path, jobs: list[Append]) -> None:
+    def release(self, thread_id: str) -> None:
+        """Forget what is held of a thread."""
+        self.live.pop(thread_id, None)
+        self._named.pop(thread_id, None)
+
+    def _flush(self, path: Path, job: Append) -> None:
+        """Put a file on the disk, and its name, if that is not known to be there."""
+        assert job.batch is not None
+        thread_id = job.batch.thread_id
         sync_path(path)
-        for job in jobs:
-            assert job.batch is not None
-            for folder in self._unsynced_folders.get(job.batch.thread_id, ()):
-                sync_path(folder)
-            self._unsynced_folders.pop(job.batch.thread_id, None)
+        if self._named.get(thread_id) == path:
+            return
+        folders = self._home.folders_above(path)
+        for folder in folders:
+            sync_path(folder)
+            if folder in self._named_folders:
+                break
+        self._named_folders.update(folders)
+        self._named[thread_id] = path
 
     def _undo(self, path: Path, appended: _Appended) -> bool:
         """Make the file what it was before the append; whether that worked."""
@@ -161,6 +175,7 @@ class Appender:
         self.live.pop(thread_id, None)
         try:
             if appended.size < 0:
+                self._named.pop(thread_id, None)
                 path.unlink(missing_ok=True)
                 return True
             os.truncate(path, appended.size)
@@ -185,10 +200,9 @@ class Appender:
             raise StoreError(f"no rollout found for thread id {batch.thread_id}", "disk")
         return found.path
 
-    def _make_folders(self, thread_id: str, folder: Path) -> None:
+    def _make_folders(self, folder: Path) -> None:
         try:
-            # A new file is on the disk only when every folder that got a new name is.
-            self._unsynced_folders[thread_id] = make_folders(folder)
+            self._named_folders.difference_update(make_folders(folder))
         except OSError as error:
             raise StoreError.from_os("make", folder, error) from error
 

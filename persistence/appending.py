@@ -1,4 +1,4 @@
-"""Bytes onto the disk: writing them all, making folders, flushing."""
+"""Bytes onto the disk: writing them all, flushing."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import os
 from pathlib import Path
 
 from persistence.fault_points import armed, reach, watch
-from persistence.home import FOLDER_MODE
 
 
 def write_all(descriptor: int, data: bytes) -> None:
@@ -23,25 +22,6 @@ def write_all(descriptor: int, data: bytes) -> None:
         view = view[os.write(descriptor, view) :]
     if onlooker is not None:
         onlooker.wrote(descriptor)
-
-
-def make_folders(folder: Path) -> list[Path]:
-    """Make a folder and those above it, for their owner only.
-
-    Returns:
-        What must be flushed before a new file in ``folder`` is sure to be found again.
-
-    Raises:
-        OSError: one cannot be made.
-    """
-    made: list[Path] = []
-    missing = folder
-    while not missing.exists():
-        made.append(missing)
-        missing = missing.parent
-    for each in reversed(made):
-        each.mkdir(mode=FOLDER_MODE, exist_ok=True)
-    return [folder, *(each.parent for each in made)]
 
 
 def sync_path(path: Path) -> None:

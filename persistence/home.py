@@ -2,15 +2,24 @@
 
 Everything spoold keeps is below one folder. Folders that spoold makes are 0700 and files 0600: they hold
 conversations. One process owns a home at a time; ``Home.claim`` is the lock that says so.
+
+A file is on the disk itself when it was flushed, and its name was, and the names of the folders above it. A
+name is flushed with the folder that it is in. Who made a folder, and whether it was flushed then, nobody
+knows afterwards: a process may have died in between. So whoever promises that a new name is on the disk
+flushes every folder up to the home (``Home.folders_above``).
 """
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+
+from persistence.appending import sync_path
 
 FOLDER_MODE = 0o700
 FILE_MODE = 0o600
@@ -61,14 +70,25 @@ class Home:
             HomeError: it is no folder, cannot be made, or cannot be written.
         """
         try:
-            root.mkdir(mode=FOLDER_MODE, parents=True, exist_ok=True)
+            made = make_folders(root)
         except (FileExistsError, NotADirectoryError):
             raise HomeError(f"home {root} is not a folder") from None
         except OSError as error:
             raise HomeError(f"home {root} cannot be made: {error.strerror}") from None
         if not os.access(root, os.R_OK | os.W_OK | os.X_OK):
             raise HomeError(f"home {root} cannot be written: check its owner and permissions")
+        for folder in made:
+            # What is above a home may be writable and not readable: such a folder cannot be flushed.
+            with suppress(OSError):
+                sync_path(folder.parent)
         return cls(root)
+
+    def folders_above(self, path: Path) -> list[Path]:
+        """The folders that the path is in, from its own up to the home."""
+        folders = [path.parent]
+        while folders[-1] != self.root:
+            folders.append(folders[-1].parent)
+        return folders
 
     @property
     def config_path(self) -> Path:
@@ -117,6 +137,26 @@ class Home:
             os.close(descriptor)
             raise HomeError(f"home {self.root} cannot be locked: {error.strerror}") from None
         return HomeClaim(descriptor)
+
+
+def make_folders(folder: Path) -> list[Path]:
+    """Make a folder and those above it, for their owner only.
+
+    Returns:
+        Those that were missing, the highest first.
+
+    Raises:
+        OSError: one cannot be made.
+    """
+    missing: list[Path] = []
+    while not folder.exists():
+        missing.insert(0, folder)
+        folder = folder.parent
+    for each in missing:
+        each.mkdir(mode=FOLDER_MODE, exist_ok=True)
+    if not folder.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder))
+    return missing
 
 
 class HomeClaim:

@@ -21,11 +21,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
-from persistence.appending import make_folders, sync_path
+from persistence.appending import sync_path
 from persistence.database import Operation, transact
 from persistence.errors import StoreError
 from persistence.facts import forget_facts, set_updated
-from persistence.home import Home
+from persistence.home import Home, make_folders
 from persistence.indexer import forget
 from persistence.rollout_files import active_path, find_beside, find_files, is_reverted
 
@@ -146,7 +146,7 @@ def _move(home: Home, action: Action, files: list[Path]) -> tuple[Path, set[Path
             _move_one(home, action, path, folders)
         except OSError as error:
             log.warning("could not %s %s: %s", action, path, error)
-    return target, folders
+    return target, folders.union(home.folders_above(target))
 
 
 def _move_one(home: Home, action: Action, path: Path, folders: set[Path]) -> Path:
@@ -156,7 +156,8 @@ def _move_one(home: Home, action: Action, path: Path, folders: set[Path]) -> Pat
     if target.exists():
         # Moving would destroy it.
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(target))
-    folders.update((path.parent, *make_folders(target.parent)))
+    make_folders(target.parent)
+    folders.add(path.parent)
     path.rename(target)
     return target
 

@@ -22,11 +22,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
-from persistence.appending import make_folders, sync_path
+from persistence.appending import sync_path
 from persistence.database import Operation
 from persistence.errors import StoreError
 from persistence.facts import set_updated
-from persistence.home import FILE_MODE, Home
+from persistence.home import FILE_MODE, Home, make_folders
 from persistence.indexer import RolloutState, forget
 from persistence.jobs import Job, Release
 from persistence.relocation import forget_intent, intend_copy, part_of
@@ -179,7 +179,7 @@ def _write_copy(
     if target.exists():
         raise StoreError(f"{target} exists already", "disk", path=target)
     try:
-        folders = make_folders(target.parent)
+        make_folders(target.parent)
     except OSError as error:
         raise StoreError.from_os("make", target.parent, error) from error
     writer.call(Job(operations=[intend_copy(home, thread_id, target, at_ms)]))
@@ -194,7 +194,7 @@ def _write_copy(
         finally:
             os.close(descriptor)
         part.rename(target)
-        for folder in folders:
+        for folder in home.folders_above(target):
             sync_path(folder)
     except BaseException as error:
         _give_up(writer, thread_id, part, target, [])

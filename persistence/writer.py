@@ -201,7 +201,7 @@ class Writer:
                 case Apply():
                     self._check_apply(connection, job, part)
                 case Release():
-                    self._appender.live.pop(job.thread_id, None)
+                    self._appender.release(job.thread_id)
         reach("before the flush")
         failures.update(self._appender.flush())
         reach("before the transaction")

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import os
+import random
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from persistence.home import Home, HomeError, HomeInUse, resolve_home
+from tests.support.faulty_disk import FaultyDisk
+from tests.support.power_cut import cut_power
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize(
@@ -41,6 +48,18 @@ def test_a_missing_home_is_made_for_its_owner_only(tmp_path: Path) -> None:
     home = Home.open(tmp_path / "new" / "home")
     assert home.root.is_dir()
     assert stat.S_IMODE(home.root.stat().st_mode) == 0o700
+
+
+def test_a_home_that_was_made_outlives_a_power_cut(faulty_disk_library: Path, tmp_path: Path) -> None:
+    disk = FaultyDisk(faulty_disk_library, tmp_path / "disk")
+    program = "import sys, pathlib, persistence.home as h; h.Home.open(pathlib.Path(sys.argv[1]))"
+    for seed in range(8):
+        home = disk.folder / str(seed) / "new" / "home"
+        subprocess.run(
+            [sys.executable, "-c", program, home], cwd=ROOT, env=os.environ | disk.variables, check=True
+        )
+        cut_power(disk, random.Random(seed))
+        assert home.is_dir()
 
 
 def test_an_existing_home_keeps_its_mode(tmp_path: Path) -> None:

@@ -7,12 +7,8 @@ import random
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
-import pytest
-
-from tests.support import power_cut
 from tests.support.faulty_disk import FaultyDisk
 from tests.support.power_cut import cut_power
 
@@ -168,9 +164,7 @@ connection.execute("VACUUM")
 """
 
 
-def test_where_nothing_was_flushed_all_can_be_lost(
-    faulty_disk: FaultyDisk, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_where_nothing_was_flushed_all_can_be_lost(faulty_disk: FaultyDisk) -> None:
     home = faulty_disk.folder
     for name in ("d", "empty"):
         (home / name).mkdir()
@@ -181,14 +175,5 @@ def test_where_nothing_was_flushed_all_can_be_lost(
     faulty_disk.fail("sync")
     run(faulty_disk, EVERYTHING)
     assert tree(home) != before
-    lose_everything(monkeypatch)
-    cut_power(faulty_disk, random.Random(0))
+    cut_power(faulty_disk, random.Random(0), lose_all=True)
     assert tree(home) == before
-
-
-def lose_everything(monkeypatch: pytest.MonkeyPatch) -> None:
-    def none(changes: Sequence[object], chance: random.Random) -> Sequence[None]:
-        return [None] * len(changes)
-
-    monkeypatch.setattr(power_cut, "_FATES", [("all lost", none)])
-    monkeypatch.setattr(power_cut, "_undone", lambda record, chance: True)

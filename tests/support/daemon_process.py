@@ -87,6 +87,9 @@ def clean_environment(folder: Path, **variables: str) -> dict[str, str]:
     }
 
 
+_CONNECTION_ENDED = (OSError, HandshakeError, ConnectionClosed, ConnectionLost)
+
+
 class EndedEarly(AssertionError):
     """The process ended before a client could shake hands with it."""
 
@@ -234,8 +237,8 @@ async def _open_daemon(
                 async with daemon.connect(name) as daemon.client:
                     begun = True
                     yield daemon
-            except (OSError, HandshakeError, ConnectionClosed, ConnectionLost) as error:
-                if begun or await _end_of(process) is None:
+            except Exception as error:
+                if begun or not isinstance(_sole(error), _CONNECTION_ENDED) or await _end_of(process) is None:
                     raise
                 raise EndedEarly(f"the daemon ended with {process.returncode}") from error
         except BaseException as error:

@@ -37,10 +37,15 @@ class _Change:
     data: bytes | None
 
 
-def cut_power(disk: FaultyDisk, chance: random.Random) -> list[str]:
+def cut_power(disk: FaultyDisk, chance: random.Random, *, lose_all: bool = False) -> list[str]:
     """Leave of the disk's folder what a power cut could have left. No process may use it.
 
     The journal begins anew: what is left is on the disk.
+
+    Args:
+        disk: whose folder.
+        chance: chooses.
+        lose_all: choose the worst instead: nothing that is not sure is left.
 
     Returns:
         What became of each file and name that was unsure, for the account of a failure.
@@ -52,8 +57,9 @@ def cut_power(disk: FaultyDisk, chance: random.Random) -> list[str]:
     for inode, last in _unsure_writes(journal).items():
         path = places.get(inode)
         if path is not None and not names[inode].endswith("-shm"):
-            account.append(f"{names[inode]}: {_cut_file(path, last, chance)}")
-    for record in _undone_names(journal, chance):
+            fate = _ALL_LOST if lose_all else chance.choice(_FATES)
+            account.append(f"{names[inode]}: {_cut_file(path, last, fate, chance)}")
+    for record in _undone_names(journal, (lambda record: True) if lose_all else _by_chance(chance)):
         _undo_name(disk, record)
         if not record.path.startswith("thread-writer-locks/"):
             account.append(f"undone: {record.kind} {record.path} {record.target}".rstrip())
@@ -120,12 +126,12 @@ class _File:
         ]
 
 
-def _cut_file(path: Path, last: Sequence[tuple[Record, bool]], chance: random.Random) -> str:
-    """Choose what became of a file's unsure writes; the file is then so."""
+def _cut_file(path: Path, last: Sequence[tuple[Record, bool]], fate: _Fate, chance: random.Random) -> str:
+    """Make the file what its unsure writes have become."""
     status = path.stat()
     content = bytearray(path.read_bytes())
     changes = _undo(content, [record for record, _ in last])
-    name, choose = chance.choice(_FATES)
+    name, choose = fate
     unsure = [change for change, (_, sure) in zip(changes, last, strict=True) if not sure]
     chosen = iter(choose(unsure, chance))
     for change, (_, sure) in zip(changes, last, strict=True):
@@ -209,9 +215,12 @@ def _last_noise(changes: list[_Change], chance: random.Random) -> _Left:
     return [*changes[:-1], _noise(changes[-1], chance)]
 
 
-_FATES: Sequence[tuple[str, Callable[[list[_Change], random.Random], _Left]]] = (
+_Fate = tuple[str, Callable[[list[_Change], random.Random], _Left]]
+
+_ALL_LOST: _Fate = ("all lost", _none)
+_FATES: Sequence[_Fate] = (
     ("all there", _all),
-    ("all lost", _none),
+    _ALL_LOST,
     ("the end lost", _first_ones),
     ("any of them spoiled", _any),
     ("all zeros", _all_zeros),
@@ -258,11 +267,11 @@ def _folders(record: Record) -> set[str]:
     return {_parent(path) for path in (record.path, record.target) if path}
 
 
-def _undone_names(journal: Sequence[Record], chance: random.Random) -> list[Record]:
+def _undone_names(journal: Sequence[Record], is_lost: Callable[[Record], bool]) -> list[Record]:
     """The changes of names that did not reach the disk, the last one first."""
     named = [(place, record) for place, record in enumerate(journal) if record.kind in _NAMING]
     sure = _sure_names(journal)
-    undone = {place for place, record in named if place not in sure and _undone(record, chance)}
+    undone = {place for place, record in named if place not in sure and is_lost(record)}
     by_place: Mapping[int, Record] = dict(named)
     while True:
         more = {
@@ -277,9 +286,9 @@ def _undone_names(journal: Sequence[Record], chance: random.Random) -> list[Reco
     return [by_place[place] for place in sorted(undone, reverse=True)]
 
 
-def _undone(record: Record, chance: random.Random) -> bool:
+def _by_chance(chance: random.Random) -> Callable[[Record], bool]:
     # A folder that is lost takes everything with it: rarer, so that the rest is seen too.
-    return chance.random() < (0.3 if record.kind == "mkdir" else 0.4)
+    return lambda record: chance.random() < (0.3 if record.kind == "mkdir" else 0.4)
 
 
 def _sure_names(journal: Sequence[Record]) -> set[int]:

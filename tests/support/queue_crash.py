@@ -7,6 +7,7 @@ import random
 import shutil
 import signal
 from collections.abc import Mapping, Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -116,7 +117,8 @@ async def check_rollouts(folder: Path, ledgers: Sequence[Ledger]) -> None:
                 assert ledger.thread_id is not None
                 turns = await store.all_turns(ledger.thread_id)
                 held = [turn.model_dump(mode="json", by_alias=True) for turn in turns]
-                assert [outline(turn) for turn in held] == [outline(turn) for turn in ledger.shown]
+                for one, other in zip_longest(map(outline, held), map(outline, ledger.shown)):
+                    assert one == other, f"{ledger.thread_id}: {one} in the rollout, {other} was shown"
 
 
 def outline(turn: Mapping[str, Any]) -> tuple[str, str, list[str]]:
