@@ -92,7 +92,7 @@ def first_failure(most: int = 300) -> tuple[int, Schedule]:
 def test_a_daemon_that_forgets_to_ask_again_is_found_by_exploration(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(attach, "replay_pending", lambda decision, state, peer: None)
     seed, schedule = first_failure()
-    with pytest.raises(Broken, match="requests|turns that do not end") as failed:
+    with pytest.raises(Broken, match=r"requests|turns that do not end") as failed:
         run_schedule(seed, schedule)
     assert len(schedule) < 20
     assert f"python -m tests.simulation replay {seed}" in "\n".join(failed.value.__notes__)
