@@ -382,7 +382,8 @@ class ThreadActor:
 
     def _must_not_drain(self) -> bool:
         """Whether a turn from the queue could only fail; on a disk that is well again it is tried again."""
-        return self._step.draining() or self._store.health.trouble is not None
+        trouble = self._store.health.trouble
+        return self._step.draining() or (trouble is not None and not trouble.damaged)
 
     async def _decide(self, message: Message) -> Decision:
         state, step = self.state, self._step

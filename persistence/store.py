@@ -409,9 +409,13 @@ class Store:
             with self._engine.readers.connection() as connection:
                 return read(connection)
 
-        return await trio.to_thread.run_sync(
-            work, limiter=self._engine.readers.limiter, abandon_on_cancel=True
-        )
+        limiter = self._engine.readers.limiter
+        try:
+            return await trio.to_thread.run_sync(work, limiter=limiter, abandon_on_cancel=True)
+        except StoreError as error:
+            if error.damaged:
+                self.health.met(error)
+            raise
 
     async def _history(
         self,

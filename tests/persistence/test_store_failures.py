@@ -188,6 +188,8 @@ async def test_damage_met_while_running_is_mended_by_the_next_start(tmp_path: Pa
         with pytest.raises(StoreError) as failed:
             await store.threads_page(ThreadQuery())
         assert failed.value.fault == "database"
+        assert store.health.trouble is failed.value
+        assert failed.value.damaged
     async with opened(tmp_path) as store:
         assert len((await store.threads_page(ThreadQuery(limit=50))).records) == 30
     assert len(files(tmp_path, "spoold.sqlite.corrupt-*")) == 1
