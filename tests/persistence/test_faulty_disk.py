@@ -267,11 +267,11 @@ def test_the_journal_tells_what_was_done_in_its_order(faulty_disk: FaultyDisk) -
     assert (faulty_disk.graves / str(journal[11].number)).read_bytes() == b"abc"
 
 
-def test_a_flush_that_fails_has_no_end_in_the_journal(faulty_disk: FaultyDisk) -> None:
+def test_a_flush_that_fails_has_failed_in_the_journal(faulty_disk: FaultyDisk) -> None:
     fill(faulty_disk.folder)
     faulty_disk.fail("sync", times=1)
     outcomes(faulty_disk, *[FLUSHING["flushing"]] * 2)
-    assert [each.kind for each in faulty_disk.journal()] == ["flush", "flush", "flushed"]
+    assert [each.kind for each in faulty_disk.journal()] == ["flush", "failed", "flush", "flushed"]
 
 
 def test_a_kill_loses_nothing_of_the_journal(faulty_disk: FaultyDisk) -> None:

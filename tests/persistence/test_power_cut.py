@@ -135,6 +135,26 @@ flush("a")
     assert all(data.endswith(b"sure") for data in found)
 
 
+def test_what_a_killed_process_was_flushing_is_made_sure_by_the_next_one(faulty_disk: FaultyDisk) -> None:
+    run(faulty_disk, "append('a', b'kept'); flush('.')")
+    # The record of a flush in which the process was killed: a begin without an end.
+    faulty_disk.fail("sync", times=1, only=["a"])
+    run(faulty_disk, "try: flush('a')\nexcept OSError: pass")
+    cut_the_end_of_the_last_flush(faulty_disk)
+    run(faulty_disk, "append('a', b' too'); flush('a')")
+    cut_power(faulty_disk, random.Random(0), lose_all=True)
+    assert (faulty_disk.folder / "a").read_bytes() == b"kept too"
+
+
+def cut_the_end_of_the_last_flush(disk: FaultyDisk) -> None:
+    path = Path(disk.variables["FAULTY_DISK_JOURNAL"])
+    *before, last = disk.journal()
+    assert last.kind == "failed"
+    head = 64 + len(last.path)
+    path.write_bytes(path.read_bytes()[:-head])
+    assert disk.journal() == before
+
+
 EVERYTHING = """
 append("old", b"more")
 os.truncate("old", 2)

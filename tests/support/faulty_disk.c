@@ -6,7 +6,7 @@ It stands between one process and the files below one folder, and knows two arts
    which files, after how many bytes and how often. It is looked at in every call, so that a disk can fill up and
    get well again while the process runs.
 2. A journal. What changes a file is written down before it is done, with the bytes that it overwrites; what
-   changes a folder right after; a flush at its begin and, if it succeeded, at its end. So the test knows of
+   changes a folder right after; a flush at its begin and, with how it ended, at its end. So the test knows of
    every byte whether it was on the disk when the process died, and can undo what was not. A file that loses its
    last name gets one in a grave folder first. A record is one write(2) in append mode: SIGKILL leaves whole ones.
 

@@ -160,13 +160,16 @@ class FaultyDisk:
             grave.unlink()
 
 
-Kind = Literal["write", "truncate", "flush", "flushed", "create", "mkdir", "rename", "unlink", "rmdir"]
+Kind = Literal[
+    "write", "truncate", "flush", "flushed", "failed", "create", "mkdir", "rename", "unlink", "rmdir"
+]
 
 _KINDS: Mapping[int, Kind] = {
     ord("W"): "write",
     ord("T"): "truncate",
     ord("B"): "flush",
     ord("E"): "flushed",
+    ord("F"): "failed",
     ord("C"): "create",
     ord("M"): "mkdir",
     ord("R"): "rename",
@@ -181,8 +184,8 @@ class Record:
 
     ``write`` and ``truncate`` come before it is done, and may not have been, or in part; ``create``,
     ``mkdir``, ``rename``, ``unlink`` and ``rmdir`` come after, so a kill may leave one that has no record.
-    ``flush`` (fsync or fdatasync of a file or a folder) comes before, ``flushed`` with the same number after,
-    if it succeeded.
+    ``flush`` (fsync or fdatasync of a file or a folder) comes before, ``flushed`` or ``failed`` with the same
+    number after; neither if the process was killed in it.
 
     Attributes:
         kind: what.

@@ -224,11 +224,8 @@ static int flush(int descriptor, long call) {
         return syscall(call, descriptor);
     int64_t mine = next_number();
     put('B', path, NULL, status.st_ino, mine);
-    if (refuse(path, SYNC))
-        return -1;
-    int result = syscall(call, descriptor);
-    if (result == 0)
-        put('E', path, NULL, status.st_ino, mine);
+    int result = refuse(path, SYNC) ? -1 : (int)syscall(call, descriptor);
+    put(result == 0 ? 'E' : 'F', path, NULL, status.st_ino, mine);
     return result;
 }
 

@@ -86,17 +86,16 @@ def _places(disk: FaultyDisk) -> dict[int, Path]:
 
 def _unsure_writes(journal: Sequence[Record]) -> dict[int, list[tuple[Record, bool]]]:
     """Of each file its changes from the first unsure one on, each with whether it is sure."""
-    succeeded = {record.number for record in journal if record.kind == "flushed"}
     files: defaultdict[int, _File] = defaultdict(_File)
     for record in journal:
         file = files[record.inode]
         match record.kind:
             case "write" | "truncate":
                 file.changes.append(record)
-            case "flush" if record.number in succeeded:
-                file.flushing[record.number] = len(file.changes)
             case "flush":
-                file.dropped |= set(range(file.covered, len(file.changes)))
+                file.flushing[record.number] = len(file.changes)
+            case "failed":
+                file.dropped |= set(range(file.covered, file.flushing[record.number]))
             case "flushed":
                 file.covered = max(file.covered, file.flushing[record.number])
     return {inode: last for inode, file in files.items() if (last := file.from_first_unsure())}

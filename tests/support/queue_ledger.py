@@ -157,14 +157,18 @@ async def delete(client: Client, model: ScriptedModel, ledger: Ledger, chance: r
     if not known:
         return
     message = chance.choice(known)
+    perhaps_deleted = message.delete_sent
     # A failure between here and the answer leaves open whether it was deleted.
     message.delete_sent = True
     result = await ledger.call(client, "thread/queue/delete", queuedTurnId=message.row_id)
     if result["deleted"]:
         message.deleted = True
-    elif not message.deleted:
-        assert result.get("turnId"), f"{message.name} is neither queued nor a turn"
+    elif result.get("turnId"):
+        assert not message.deleted, f"{message.name} was deleted and is a turn"
         message.delete_sent = False
+    else:
+        assert perhaps_deleted, f"{message.name} is neither queued nor a turn"
+        message.deleted = True
 
 
 async def rewrite(client: Client, model: ScriptedModel, ledger: Ledger, chance: random.Random) -> None:
