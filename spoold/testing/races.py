@@ -122,9 +122,14 @@ def replay(
 
 
 async def _run(scenario: Scenario, world: World, race: Race) -> None:
+    # So that the first run in a world finds a daemon as the others do: all of it is there.
+    await world.daemon.settled()
     try:
         await scenario(world, race)
+        race.schedule.check()
     except BaseException as failure:
+        if race.schedule.diverged is not None:
+            failure.add_note(f"the run diverged: {race.schedule.diverged}")
         failure.add_note(f"replay with schedule={race.schedule}")
         failure.add_note(f"in this schedule: {race.schedule.told()}")
         raise

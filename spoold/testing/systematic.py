@@ -63,25 +63,35 @@ class Schedule:
     Attributes:
         late: the numbers of the steps at which a task is put off, ascending.
         steps: the names of the tasks that could be put off, so far.
+        diverged: where the run of which this one differs only later had another task.
     """
 
     def __init__(self, late: Sequence[int] = (), expected: Sequence[str] = ()) -> None:
         self.late = tuple(late)
         self.steps: list[str] = []
+        self.diverged: str | None = None
         self._late = frozenset(late)
         self._expected = expected
 
     def puts_off(self, task: str) -> bool:
-        """Whether the task, which could run now, waits until nothing else can.
-
-        Raises:
-            Diverged: the run of which this one differs only later had another task here.
-        """
+        """Whether the task, which could run now, waits until nothing else can."""
         number = len(self.steps)
-        if number < len(self._expected) and self._expected[number] != task:
-            raise Diverged(f"step {number} was {self._expected[number]}, and is {task}")
+        if self.diverged is None and number < len(self._expected) and self._expected[number] != task:
+            # Trio asks, and would not survive an exception.
+            self.diverged = f"step {number} was {self._expected[number]}, and is {task}"
         self.steps.append(task)
         return number in self._late
+
+    def check(self) -> None:
+        """To be called after its run.
+
+        Raises:
+            Diverged: it was not the run that it was meant to be.
+        """
+        if self.diverged is not None:
+            raise Diverged(f"schedule={self}: {self.diverged}")
+        if self.late and self.late[-1] >= len(self.steps):
+            raise Diverged(f"schedule={self} had {len(self.steps)} steps only")
 
     def longer(self) -> Iterator[Schedule]:
         """After its run: those that do the same and then put off one more."""
@@ -125,14 +135,8 @@ class Frontier:
         return next((waiting.popleft() for waiting in self._waiting if waiting), None)
 
     def ran(self, schedule: Schedule) -> None:
-        """It was run to its end.
-
-        Raises:
-            Diverged: it ended before the last step that it puts off.
-        """
+        """It was run to its end: those that do the same and then put off one more can be run."""
         cost = len(schedule.late)
-        if schedule.late and schedule.late[-1] >= len(schedule.steps):
-            raise Diverged(f"schedule={schedule} had {len(schedule.steps)} steps only")
         self.runs[cost] += 1
         self.longest = max(self.longest, len(schedule.steps))
         if cost < self.bound:
