@@ -13,8 +13,9 @@ has passed, and a cancellation, make a task runnable.
 The bound. All schedules are far too many, so they are taken by the number of times that a task is put off:
 never, once, twice. This is the iterative context bounding of CHESS (Musuvathi and Qadeer, PLDI 2007, who
 found that most races show with two preemptions), as delay bounding for programs made of tasks that come and
-go (Emmi, Qadeer and Rakamaric, POPL 2011). A bug that needs D things to be late is found with the bound D,
-after at most (steps)^D runs. With the bound 2, B comes at every point of A, and A goes on at every point of B.
+go (Emmi, Qadeer and Rakamaric, POPL 2011). Who begins costs nothing, as there. So with the bound 1 each comes
+at every step of the other, after as many runs as they have steps. A bug that needs D things to be late is
+found with the bound D, after at most (steps)^D runs.
 
 No state is stored: a schedule is run from the start. It is named by the numbers of the steps at which a task
 is put off, and every later step of its run is the end of a schedule that puts off one more.
@@ -62,15 +63,19 @@ class Schedule:
 
     Attributes:
         late: the numbers of the steps at which a task is put off, ascending.
+        cost: how many of these count: all but those before the first task has run.
         steps: the names of the tasks that could be put off, so far.
         diverged: where the run of which this one differs only later had another task.
     """
 
-    def __init__(self, late: Sequence[int] = (), expected: Sequence[str] = ()) -> None:
+    def __init__(self, late: Sequence[int] = (), cost: int = 0, expected: Sequence[str] = ()) -> None:
         self.late = tuple(late)
+        self.cost = cost
         self.steps: list[str] = []
         self.diverged: str | None = None
         self._late = frozenset(late)
+        # How many of the steps are before the first task has run.
+        self._beginning: int | None = None
         self._expected = expected
 
     def puts_off(self, task: str) -> bool:
@@ -81,6 +86,11 @@ class Schedule:
             self.diverged = f"step {number} was {self._expected[number]}, and is {task}"
         self.steps.append(task)
         return number in self._late
+
+    def begins(self) -> None:
+        """The first task runs."""
+        if self._beginning is None:
+            self._beginning = len(self.steps)
 
     def check(self) -> None:
         """To be called after its run.
@@ -97,7 +107,8 @@ class Schedule:
         """After its run: those that do the same and then put off one more."""
         first = self.late[-1] + 1 if self.late else 0
         for number in range(first, len(self.steps)):
-            yield Schedule((*self.late, number), self.steps[: number + 1])
+            price = 0 if self._beginning is None or number < self._beginning else 1
+            yield Schedule((*self.late, number), self.cost + price, self.steps[: number + 1])
 
     def told(self) -> str:
         """In words."""
@@ -136,11 +147,11 @@ class Frontier:
 
     def ran(self, schedule: Schedule) -> None:
         """It was run to its end: those that do the same and then put off one more can be run."""
-        cost = len(schedule.late)
-        self.runs[cost] += 1
+        self.runs[schedule.cost] += 1
         self.longest = max(self.longest, len(schedule.steps))
-        if cost < self.bound:
-            self._waiting[cost + 1].extend(schedule.longer())
+        for each in schedule.longer():
+            if each.cost <= self.bound:
+                self._waiting[each.cost].append(each)
 
 
 class RunQueue:
@@ -200,7 +211,10 @@ class RunQueue:
             task = ready.popleft()
             # Who was put off just now is no rival: all would be, and nothing would have changed.
             rivals = islice(ready, len(ready) - put_off)
-            if _looks_on(task) or all(map(_looks_on, rivals)) or not schedule.puts_off(_name(task)):
+            if _looks_on(task):
+                return task
+            if all(map(_looks_on, rivals)) or not schedule.puts_off(_name(task)):
+                schedule.begins()
                 return task
             ready.append(task)
             put_off += 1
