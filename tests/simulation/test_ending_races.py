@@ -12,7 +12,7 @@ import trio
 
 from spoold.testing import SimulatedClient, World
 from spoold.testing.races import Race, Scenario
-from tests.simulation.race_stage import APPROVAL, Scene, check_all
+from tests.simulation.race_stage import APPROVAL, UNLOAD_SECONDS, Scene, check_all
 
 Json = dict[str, Any]
 
@@ -98,7 +98,12 @@ async def shutdown_and_turn(world: World, race: Race) -> None:
 async def shutdown_and_add(world: World, race: Race) -> None:
     scene = Scene(world, race)
     alice, bob = await scene.come("alice", "bob")
-    await scene.make_thread(alice, bob)
+    await scene.make_thread(alice)
+    # Loaded again, it has to read what the turn needs: the end may come in between.
+    await scene.leave()
+    await trio.sleep(2 * UNLOAD_SECONDS)
+    await scene.come("alice", "bob")
+    await bob.call("thread/resume", threadId=scene.thread)
     async with scene.window(ends=True):
         scene.daemon.ask_to_stop()
         added = scene.add(bob, "say two")
@@ -133,7 +138,7 @@ async def shutdown_and_resume(world: World, race: Race) -> None:
     [alice] = await scene.come("alice")
     await scene.make_thread(alice)
     await scene.leave()
-    await trio.sleep(100)
+    await trio.sleep(2 * UNLOAD_SECONDS)
     [alice] = await scene.come("alice")
     async with scene.window(ends=True):
         scene.daemon.ask_to_stop()

@@ -176,10 +176,11 @@ def drains_what_it_saw(decide: Decide) -> Decide:
         assert state is not None
         if isinstance(message, Drain) and state.turn is None:
             actor._drain_sent = False
-            row = seen[actor].queue.rows[0]
+            row = seen[actor].queue.rows.first
+            assert row is not None
             return queue_drain.dispatch(state, row, actor._step, await actor._model_context())
         decision = await decide(actor, message)
-        if decision.state.queue.rows and not actor._drain_sent:
+        if decision.state.queue.rows.first and not actor._drain_sent:
             seen[actor] = decision.state
         return decision
 
