@@ -17,6 +17,7 @@ daemon asks for a world of its own (``per_world=1``).
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
@@ -31,11 +32,13 @@ class Race:
     Attributes:
         schedule: what decides in the window.
         number: of this run in its world, for names that must differ.
+        outcome: how the race went, if the scenario says it: ``Explored`` counts them.
     """
 
     def __init__(self, queue: RunQueue, schedule: Schedule, number: int) -> None:
         self.schedule = schedule
         self.number = number
+        self.outcome = ""
         self._window = queue.deciding(schedule)
 
     def __enter__(self) -> None:
@@ -60,17 +63,20 @@ class Explored:
         complete: every schedule up to the bound was run.
         runs: how many, by how often a task was put off.
         longest: the most steps of one schedule at which a task could be put off.
+        outcomes: how often the race went how.
     """
 
     complete: bool
     runs: list[int]
     longest: int
+    outcomes: Counter[str]
 
     def __str__(self) -> str:
         """For people."""
         kinds = ", ".join(f"{count} with {cost} put off" for cost, count in enumerate(self.runs))
         end = "" if self.complete else ", cut off"
-        return f"{sum(self.runs)} schedules ({kinds}) of up to {self.longest} steps{end}"
+        ways = "".join(f"; {how}: {count}" for how, count in sorted(self.outcomes.items()) if how)
+        return f"{sum(self.runs)} schedules ({kinds}) of up to {self.longest} steps{end}{ways}"
 
 
 def explore(
@@ -90,18 +96,21 @@ def explore(
         Exception: what a run has raised, with a note that says how to replay it.
     """
     frontier = Frontier(bound)
+    outcomes = Counter[str]()
 
     async def some(world: World) -> None:
         queue = install()
         for number in range(per_world):
             if sum(frontier.runs) >= most or (schedule := frontier.next()) is None:
                 return
-            await _run(scenario, world, Race(queue, schedule, number))
+            race = Race(queue, schedule, number)
+            await _run(scenario, world, race)
             frontier.ran(schedule)
+            outcomes[race.outcome] += 1
 
     while not frontier.complete and sum(frontier.runs) < most:
         World(0, settings=settings, config=config, chance=Steady()).run(some)
-    return Explored(frontier.complete, frontier.runs, frontier.longest)
+    return Explored(frontier.complete, frontier.runs, frontier.longest, outcomes)
 
 
 def replay(

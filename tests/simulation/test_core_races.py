@@ -54,6 +54,7 @@ def resume_and_unload(loads: Loads) -> Scenario:
         # Whom the old actor answers needs no new one, and hears nothing of its end.
         closed = scene.heard(bob, "thread/closed")
         assert len(closed) == len(loads.of) <= 1
+        race.outcome = "loaded again" if closed else "stayed"
         order = [
             each.get("method")
             for each in alice.log
@@ -75,7 +76,10 @@ def resume_and_turn(loads: Loads) -> Scenario:
         async with scene.window():
             started = scene.start_turn(alice, "say two")
             scene.ask(bob, "thread/resume")
-        assert (await started.result())["turn"]["id"] in bob.threads[scene.thread].turns
+        turn = (await started.result())["turn"]["id"]
+        assert turn in bob.threads[scene.thread].turns
+        said = [each["params"]["turnId"] for each in bob.log if each.get("method") == "item/completed"]
+        race.outcome = f"{said.count(turn)} items after the snapshot"
         await scene.check_shown()
         await scene.done()
 
@@ -123,6 +127,7 @@ async def two_adds_and_a_turn(world: World, race: Race) -> None:
     assert await scene.waiting() == []
     # A turn/start while a turn runs is said to that turn.
     assert sorted(said) == ["say three", "say two"]
+    race.outcome = f"{len(await scene.history())} turns"
     assert started.answer is not None
     await scene.check_shown()
     await scene.done()
@@ -138,6 +143,7 @@ async def delete_and_drain(world: World, race: Race) -> None:
         scene.open_gate()
         deleted = scene.ask(bob, "thread/queue/delete", queuedTurnId=row)
     result = await deleted.result()
+    race.outcome = "deleted" if result["deleted"] else "ran"
     assert await scene.waiting() == []
     assert (await scene.said())[1:] == ([] if result["deleted"] else ["say two"])
     await scene.check_shown()
@@ -162,7 +168,7 @@ async def interrupt_and_completion(world: World, race: Race) -> None:
     async with scene.window():
         scene.open_gate()
         interrupted = scene.ask(bob, "turn/interrupt", turnId=turn)
-    status = scene.check_ends(turn)
+    status = race.outcome = scene.check_ends(turn)
     assert interrupted.answer is not None
     assert (status == "interrupted") == ("result" in interrupted.answer), (status, interrupted.answer)
     assert [each["status"] for each in await scene.history()] == ["completed", status]
@@ -182,7 +188,7 @@ async def answer_cancel_and_disconnect(world: World, race: Race) -> None:
         await alice.disconnect()
         scene.ask(bob, "turn/interrupt", turnId=turn)
         carol.answer(question, {"decision": "decline"})
-    status = scene.check_ends(turn)
+    status = race.outcome = scene.check_ends(turn)
     resolved = {"threadId": scene.thread, "requestId": question["id"]}
     for each in (bob, carol):
         assert scene.heard(each, "serverRequest/resolved") == [resolved], each.name

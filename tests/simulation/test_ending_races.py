@@ -11,6 +11,7 @@ import pytest
 import trio
 
 from spoold.testing import SimulatedClient, World
+from spoold.testing.client import Pending
 from spoold.testing.races import Race, Scenario
 from tests.simulation.race_stage import APPROVAL, UNLOAD_SECONDS, Scene, check_all
 
@@ -31,6 +32,7 @@ async def archive_and_turn(world: World, race: Race) -> None:
         turns.append(scene.check_ends(started.answer["result"]["turn"]["id"]))
     else:
         assert started.answer["error"]["message"] == f"thread not found: {scene.thread}"
+    race.outcome = turns[-1] if len(turns) > 1 else "refused"
     observer = await scene.observer()
     assert [each["status"] for each in await scene.history()] == turns
     assert (await observer.call("thread/loaded/list"))["data"] == []
@@ -65,6 +67,13 @@ def told_ends(*clients: SimulatedClient) -> dict[str, str]:
     return told
 
 
+def how(request: Pending) -> str:
+    """What became of a request."""
+    if request.answer is None:
+        return "lost"
+    return "done" if "result" in request.answer else "refused"
+
+
 async def check_told(scene: Scene, *clients: SimulatedClient) -> list[Json]:
     """What was told is there after the restart: the history."""
     turns = await scene.history()
@@ -86,6 +95,7 @@ async def shutdown_and_turn(world: World, race: Race) -> None:
     scene.check_answers()
     await scene.daemon.restart()
     turns = await check_told(scene, alice, bob)
+    race.outcome = how(started)
     if started.answer is not None and "result" in started.answer:
         turn_id = started.answer["result"]["turn"]["id"]
         assert [turn["id"] for turn in turns[1:]] == [turn_id]
@@ -110,6 +120,7 @@ async def shutdown_and_add(world: World, race: Race) -> None:
     scene.check_answers()
     await scene.daemon.restart()
     await check_told(scene, alice, bob)
+    race.outcome = how(added)
     everywhere = [*await scene.waiting(), *await scene.said()]
     if added.answer is not None and "result" in added.answer:
         assert everywhere == ["say two"]
@@ -129,6 +140,7 @@ async def shutdown_and_completion(world: World, race: Race) -> None:
         scene.open_gate()
     await scene.daemon.restart()
     turns = await check_told(scene, alice, bob)
+    race.outcome = turns[1]["status"]
     assert told_ends(alice)[turn] == told_ends(bob)[turn] == turns[1]["status"]
     await scene.done()
 
@@ -142,7 +154,8 @@ async def shutdown_and_resume(world: World, race: Race) -> None:
     [alice] = await scene.come("alice")
     async with scene.window(ends=True):
         scene.daemon.ask_to_stop()
-        scene.ask(alice, "thread/resume")
+        resumed = scene.ask(alice, "thread/resume")
+    race.outcome = how(resumed)
     scene.check_answers()
     await scene.daemon.restart()
     assert [turn["status"] for turn in await check_told(scene, alice)] == ["completed"]
@@ -162,6 +175,7 @@ async def shutdown_and_answer(world: World, race: Race) -> None:
         bob.answer(question, {"decision": "accept"})
     await scene.daemon.restart()
     turns = await check_told(scene, alice, bob)
+    race.outcome = turns[1]["status"]
     assert told_ends(alice)[turn] == told_ends(bob)[turn] == turns[1]["status"]
     for each in (alice, bob):
         assert len(scene.heard(each, "serverRequest/resolved")) == 1
