@@ -50,8 +50,12 @@ class _StepLimit(trio.abc.Instrument):
             self.scope.cancel()
 
 
-def run_seeded(work: Callable[[], Awaitable[T]], seed: int, most_steps: int = MOST_STEPS) -> T:
+def run_seeded(
+    work: Callable[[], Awaitable[T]], seed: int, most_steps: int = MOST_STEPS, workers: Chance | None = None
+) -> T:
     """Run an async function in a Trio of its own in which the seed decides the schedule.
+
+    ``workers``: decides instead how long worker calls take.
 
     Raises:
         Spinning: it does not end.
@@ -64,7 +68,7 @@ def run_seeded(work: Callable[[], Awaitable[T]], seed: int, most_steps: int = MO
             return await work()
         raise Spinning(f"more than {most_steps} steps")
 
-    with _seeded(seed):
+    with _seeded(seed, workers or Chance(f"workers {seed}")):
         return trio.run(
             limited,
             clock=trio.testing.MockClock(autojump_threshold=0),
@@ -74,9 +78,7 @@ def run_seeded(work: Callable[[], Awaitable[T]], seed: int, most_steps: int = MO
 
 
 @contextlib.contextmanager
-def _seeded(seed: int) -> Iterator[None]:
-    chance = Chance(f"workers {seed}")
-
+def _seeded(seed: int, chance: Chance) -> Iterator[None]:
     async def in_turn(
         sync_fn: Callable[..., Any],
         *args: Any,

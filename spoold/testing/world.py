@@ -260,6 +260,7 @@ class World:
         seed: what decides everything.
         settings: ``key=value`` as on the command line.
         config: the home's ``config.toml``.
+        chance: decides instead of the seed how long disk and worker calls take.
 
     Attributes:
         seed: as given.
@@ -274,12 +275,15 @@ class World:
         complaints: what the daemon has logged as an error with a traceback: bugs, as a rule.
     """
 
-    def __init__(self, seed: int, *, settings: Sequence[str] = (), config: str = "") -> None:
+    def __init__(
+        self, seed: int, *, settings: Sequence[str] = (), config: str = "", chance: Chance | None = None
+    ) -> None:
         self._holder = tempfile.TemporaryDirectory(
             prefix="spoold-world-", dir=_MEMORY if _MEMORY.is_dir() else None
         )
         self.seed = seed
-        self.chance = Chance(f"world {seed}")
+        self.chance = chance or Chance(f"world {seed}")
+        self._workers = chance
         self.runtime = SeededRuntime(seed)
         self.folder = Path(self._holder.name)
         self.cwd = self.folder / "work"
@@ -310,7 +314,7 @@ class World:
         """
         try:
             with self._holder:
-                run_seeded(lambda: self._live(scenario), self.seed)
+                run_seeded(lambda: self._live(scenario), self.seed, workers=self._workers)
         except BaseException as failure:
             error = _alone(failure)
             error.add_note(f"replay with seed={self.seed}")
