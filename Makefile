@@ -8,12 +8,13 @@ READY := $(VENV)/ready
 ROOMS := spoold transport actors agent persistence protocol
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check conformance simulate bench setup clean
+.PHONY: help demo test check mutants conformance simulate bench setup clean
 
 help:
 	@echo 'make demo         a guided tour: a daemon, two clients, streamed turns, a crash and a resume'
 	@echo 'make test         the tests'
 	@echo 'make check        lint, formatting, types, import directions'
+	@echo 'make mutants      the tests of the tests: each deliberate bug of docs/mutants.md must be noticed (minutes)'
 	@echo 'make conformance  the tests against real clients and the reference server (needs the network)'
 	@echo 'make simulate     random schedules in a simulated world, for SECONDS=60, on every core'
 	@echo 'make bench        measurements beside the reference server'
@@ -31,6 +32,9 @@ check: $(READY)
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy $(ROOMS:%=-p %)
 	$(RUN) -m pytest -q tests/test_import_directions.py
+
+mutants: $(READY)
+	$(RUN) -m tests.mutants $(ARGS)
 
 conformance: $(READY)
 	SPOOLD_CONFORMANCE=1 $(RUN) -m pytest -m conformance $(ARGS)

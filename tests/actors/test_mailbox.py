@@ -95,6 +95,31 @@ async def test_a_message_beats_the_deadline_even_when_both_have_come(mock_clock:
     assert got == [1]
 
 
+async def test_no_wait_ends_without_a_message_while_one_is_there(autojump_clock: MockClock) -> None:
+    left_waiting: list[int] = []
+    got: list[int | None] = []
+
+    async def reader(mailbox: Mailbox[int], deadline: float) -> None:
+        message = await mailbox.get(deadline)
+        got.append(message)
+        if message is None:
+            left_waiting.append(len(mailbox))
+
+    async def sender(mailbox: Mailbox[int], deadline: float) -> None:
+        await trio.sleep_until(deadline)
+        mailbox.put(1)
+
+    # Which of the two runs first in the instant of the deadline is chance.
+    for _ in range(64):
+        mailbox: Mailbox[int] = Mailbox()
+        deadline = trio.current_time() + 5
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(reader, mailbox, deadline)
+            nursery.start_soon(sender, mailbox, deadline)
+    assert set(got) == {1, None}
+    assert set(left_waiting) == {0}
+
+
 async def test_a_flood_lets_other_tasks_run() -> None:
     mailbox: Mailbox[int] = Mailbox()
     others = 0

@@ -14,10 +14,12 @@ from actors.effects import Decision
 from actors.naming import SetName
 from actors.queue_claims import message_recorded
 from actors.queue_rows import Queue
+from agent.events import Submission
+from agent.prompt import completed_message
 from persistence.queue import INTERRUPTED, QueuedTurn
 from persistence.store import Batch
 from protocol.errors import RpcError
-from protocol.user_input import MAX_INPUT_CHARS
+from protocol.user_input import MAX_INPUT_CHARS, TextInput
 from tests.actors.acts_stage import takes
 from tests.actors.queue_stage import End, QueueScene, row_of, texts
 from tests.actors.stage import Stage, opened, text_input
@@ -226,6 +228,18 @@ async def test_a_claim_is_cleared_only_by_the_message_of_its_own_turn(scene: Que
     assert (await scene.stored(thread_id)).rows == ()
 
 
+async def test_another_message_in_its_turn_does_not_end_a_claim(scene: QueueScene) -> None:
+    thread_id = await scene.stage.start(scene.owner)
+    await scene.fill(thread_id, "one")
+    turn = await scene.next_turn(thread_id)
+    await turn.post(await completed_message(Submission("another", [TextInput(text="and this")]), 1))
+    await scene.stage.handled(thread_id)
+    assert [row.state for row in (await scene.stored(thread_id)).rows] == ["dispatching"]
+    await takes(turn)
+    await scene.stage.handled(thread_id)
+    assert (await scene.stored(thread_id)).rows == ()
+
+
 async def test_a_turn_that_ends_without_its_message_leaves_a_failed_row_that_is_shown(
     scene: QueueScene,
 ) -> None:
@@ -351,6 +365,29 @@ async def test_a_daemon_that_drains_leaves_the_queue_alone_and_rests(scene: Queu
     assert len(scene.stage.actor(thread_id).mailbox) == 0
     assert scene.running(thread_id) is None
     assert [row.state for row in (await scene.stored(thread_id)).rows] == ["pending"]
+
+
+async def test_a_row_of_a_fresh_thread_is_found_again_although_its_turn_never_began(
+    scene: QueueScene,
+) -> None:
+    thread_id = await scene.stage.start(scene.owner)
+    scene.stage.supervisor.begin_drain()
+    await scene.fill(thread_id, "one")
+    assert await scene.stage.store.thread(thread_id) is not None
+    assert [line["type"] for line in scene.stage.lines(thread_id)] == ["session_meta"]
+    await scene.unload(thread_id)
+    assert await scene.waiting(thread_id) == ["one"]
+
+
+async def test_a_row_that_is_added_beside_a_claim_stands_behind_it(scene: QueueScene) -> None:
+    thread_id = await scene.stage.start(scene.owner)
+    await scene.fill(thread_id, "one")
+    turn = await scene.next_turn(thread_id)
+    await scene.fill(thread_id, "two")
+    await scene.same_on_disk(thread_id)
+    await scene.end(thread_id, turn)
+    await scene.end(thread_id, await scene.next_turn(thread_id))
+    assert await scene.said(thread_id) == ["one", "two"]
 
 
 async def test_rows_can_be_reordered_whatever_their_orders_and_beside_a_claim(scene: QueueScene) -> None:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from persistence.queue import INTERRUPTED
+from agent.prompt import completed_message
+from persistence.queue import INTERRUPTED, StoredQueue
 from protocol.errors import RpcError
 from tests.actors.acts_stage import takes
 from tests.actors.queue_stage import End, QueueScene, texts
@@ -64,6 +65,26 @@ async def test_a_steering_add_is_on_disk_before_its_answer_and_once_only(scene: 
     assert (await scene.stored(thread_id)).rows == ()
     assert await scene.add(thread_id, "now", "c1", busy="enqueue").answer() == again[0]
     assert await scene.said(thread_id) == ["direct", "now"]
+
+
+async def test_a_turn_from_a_row_that_is_steered_by_another_records_both_and_claims_neither_any_more(
+    scene: QueueScene,
+) -> None:
+    thread_id = await scene.stage.start(scene.owner)
+    await scene.fill(thread_id, "one")
+    turn = await scene.next_turn(thread_id)
+    await scene.add(thread_id, "two", busy="steer").answer()
+    await takes(turn)
+    await scene.stage.handled(thread_id)
+    assert texts_of(await scene.stored(thread_id)) == ["two"]
+    await turn.post(await completed_message(turn.control.unconsumed[0], 1))
+    await scene.stage.handled(thread_id)
+    assert texts_of(await scene.stored(thread_id)) == []
+    assert await scene.said(thread_id) == ["one", "two"]
+
+
+def texts_of(stored: StoredQueue) -> list[str]:
+    return [row.params["input"][0]["text"] for row in stored.rows]
 
 
 async def test_steering_adds_of_a_daemon_that_was_killed_are_failed_rows_in_the_order_they_came(

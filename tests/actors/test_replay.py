@@ -213,6 +213,30 @@ async def test_a_snapshot_in_the_middle_of_a_text_has_the_text_so_far_and_the_re
         assert ClientState().all(peer.log).text(turn_id) == "".join(words)
 
 
+async def test_who_leaves_right_after_its_snapshot_gets_exactly_what_followed_it(
+    stage: Stage, nursery: trio.Nursery
+) -> None:
+    owner = stage.peer()
+    thread_id = await stage.start(owner)
+    turn_id, turn = await stage.begin(owner, thread_id)
+    await turn.post(ItemStarted(AgentMessageItem(id="m", started_at_ms=1)))
+    words = [f"{number} " for number in range(20)]
+    for number, word in enumerate(words):
+        brief = stage.peer()
+        at = (await stage.resume(brief, thread_id).answer())["seq"]
+        stage.supervisor.peer_gone(brief)
+        answer = next(index for index, entry in enumerate(brief.log) if "result" in entry)
+        await turn.post(ItemDelta("agentMessage", "m", word))
+        with replay_hint(word=number):
+            seen = brief.log[: answer + 1]
+            back, result = await back_by_sequence(stage, thread_id, seen)
+            assert result["replayed"]
+            assert ClientState().all([*seen, *back.log]).text(turn_id) == "".join(words[: number + 1])
+            followed = [entry["seq"] for entry in back.log if "seq" in entry]
+            assert followed == [at + count for count in range(1, len(followed) + 1)]
+            stage.supervisor.peer_gone(back)
+
+
 WRONG: dict[str, tuple[Json, str]] = {
     "another epoch": ({"epoch": "other"}, "snapshot"),
     "no epoch": ({"epoch": None}, "snapshot"),

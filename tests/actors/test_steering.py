@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import trio
 
+from actors.messages import Leave
 from agent.events import Submission, TurnOutcome
 from agent.turn import TurnControl
 from protocol.threads import TurnError
@@ -78,6 +79,31 @@ async def test_every_steer_that_was_taken_reaches_the_model_in_whatever_instant_
             assert texts(again.job.submissions) == [f"round {rounds}"], f"lost at round {rounds}"
             again.end()
         await peer.until(lambda _, turn_id=turn_id: turn_id in ended(peer.params("turn/completed")))  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("how", ["interrupt", "failure", "unloading"])
+async def test_what_was_said_to_a_turn_that_ends_without_taking_it_is_in_the_transcript(
+    how: str, stage: Stage
+) -> None:
+    peer = stage.peer()
+    thread_id = await stage.start(peer)
+    turn_id, turn = await stage.begin(peer, thread_id, "first")
+    await stage.steer(peer, thread_id, turn_id, "second").answer()
+    if how == "interrupt":
+        await stage.interrupt(peer, thread_id, turn_id).answer()
+    elif how == "failure":
+        turn.end(TurnOutcome(error=TurnError(message="broken", codex_error_info="other")))
+    else:
+        stage.actor(thread_id).mailbox.put_always(Leave())
+    await peer.got("turn/completed")
+    methods = peer.methods()
+    shown = [note["item"]["content"][0]["text"] for note in peer.params("item/completed")]
+    assert shown == ["first", "second"]
+    assert methods.index("turn/completed") > max(
+        index for index, method in enumerate(methods) if method == "item/completed"
+    )
+    [kept] = (await stage.resume(peer, thread_id).answer())["thread"]["turns"]
+    assert [item["content"][0]["text"] for item in kept["items"]] == ["first", "second"]
 
 
 def ended(notes: list[dict[str, Any]]) -> list[str]:

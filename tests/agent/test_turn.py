@@ -305,6 +305,22 @@ async def test_wherever_a_steer_falls_the_model_sees_it_once_or_the_actor_keeps_
     assert stage.control.unconsumed == []
 
 
+async def test_an_item_that_a_steer_keeps_from_being_posted_is_not_told_to_the_model(stage: Stage) -> None:
+    model = ScriptedModel(say("nobody has seen this", "m"), say("done", "m2"))
+    post = stage.port.post
+
+    async def steering(event: object) -> None:
+        if isinstance(event, ItemCompleted) and event.item.id == "m":
+            stage.control.steer(submission("second", "user-2"))
+        await post(event)  # type: ignore[arg-type]
+
+    stage.port.post = steering  # type: ignore[method-assign]
+    assert await stage.run(model, stage.job("first")) == TurnOutcome()
+    posted = [event.item.id for event in stage.port.events if isinstance(event, ItemCompleted)]
+    assert "m" not in posted
+    assert "nobody has seen this" not in str(model.requests[1].input)
+
+
 # Interrupts
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import json
 import os
+import subprocess
+import sys
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -38,6 +40,7 @@ from tests.persistence.sessions import (
 )
 from tests.persistence.test_index_is_derived import delete_database, dump
 from tests.persistence.test_relocation import files, rows
+from tests.support.faulty_disk import FaultyDisk
 
 SOURCE, FORK = uuid_of(1), uuid_of(2)
 NOW = START_MS + 3_600_000
@@ -343,3 +346,31 @@ async def test_a_long_source_is_not_held_in_memory(tmp_path: Path) -> None:
             tracemalloc.stop()
         assert record.path.stat().st_size > 40 << 20
         assert peak < 16 << 20
+
+
+FORKS = """
+import sys
+from pathlib import Path
+import trio
+from tests.persistence.test_fork_and_revert import NOW, SOURCE, new_record, opened, three_turns
+
+async def main():
+    async with opened(Path(sys.argv[1])) as store:
+        await three_turns(store)
+        await store.fork(SOURCE, await new_record(store), at_ms=NOW)
+
+trio.run(main)
+"""
+
+
+def test_a_copy_is_on_the_disk_before_it_gets_its_name(faulty_disk: FaultyDisk) -> None:
+    subprocess.run(
+        [sys.executable, "-c", FORKS, faulty_disk.folder],
+        cwd=Path(__file__).parents[2],
+        env=os.environ | faulty_disk.variables,
+        check=True,
+    )
+    journal = faulty_disk.journal()
+    part = next(record.path for record in journal if record.kind == "rename" and ".part" in record.path)
+    done = [record.kind for record in journal if record.path == part]
+    assert done[-3:] == ["flush", "flushed", "rename"], done

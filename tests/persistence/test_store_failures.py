@@ -175,15 +175,27 @@ async def test_a_database_damaged_in_its_middle_is_noticed_after_a_crash(tmp_pat
         assert len((await store.threads_page(ThreadQuery(limit=50))).records) == 30
 
 
-async def test_damage_met_while_running_is_mended_by_the_next_start(tmp_path: Path) -> None:
-    async with opened(tmp_path) as store:
+async def damage_out_of_sight(home: Path) -> None:
+    """A database of 30 threads: what a start looks at is whole, the table that a list needs is not."""
+    async with opened(home) as store:
         for number in range(30):
             await create(store, uuid_of(number), "x" * 3000)
-    # What a start looks at is whole, the table that a list needs is not.
-    with sqlite3.connect(tmp_path / "spoold.sqlite") as connection:
+    with sqlite3.connect(home / "spoold.sqlite") as connection:
         (page,) = connection.execute("SELECT rootpage FROM sqlite_master WHERE name='threads'").fetchone()
     connection.close()
-    damage_pages(tmp_path / "spoold.sqlite", page - 1, page)
+    damage_pages(home / "spoold.sqlite", page - 1, page)
+
+
+async def test_damage_out_of_sight_is_looked_for_after_a_crash(tmp_path: Path) -> None:
+    await damage_out_of_sight(tmp_path)
+    (tmp_path / "spoold.sqlite-wal").write_bytes(b"left by a crash")
+    async with opened(tmp_path) as store:
+        assert len((await store.threads_page(ThreadQuery(limit=50))).records) == 30
+    assert len(files(tmp_path, "spoold.sqlite.corrupt-*")) == 1
+
+
+async def test_damage_met_while_running_is_mended_by_the_next_start(tmp_path: Path) -> None:
+    await damage_out_of_sight(tmp_path)
     async with opened(tmp_path) as store:
         with pytest.raises(StoreError) as failed:
             await store.threads_page(ThreadQuery())

@@ -63,6 +63,16 @@ async def test_only_neighbours_of_the_same_item_merge() -> None:
     assert len(await drain(outbox)) == 6
 
 
+async def test_what_was_merged_takes_no_delta_of_another_item() -> None:
+    outbox = Outbox(merge_above=64_000)
+    fill(outbox, 70_000)
+    for message in (delta("a"), delta("b"), delta("c", ("other",)), delta("d", ("other",))):
+        outbox.put(message)
+    outbox.check_invariants()
+    _, *merged = await drain(outbox)
+    assert [json.loads(each)["params"]["delta"] for each in merged] == ["ab", "cd"]
+
+
 async def test_a_merged_message_does_not_grow_without_end() -> None:
     outbox = Outbox(merge_above=64_000)
     fill(outbox, 70_000)

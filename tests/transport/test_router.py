@@ -246,6 +246,13 @@ async def test_answers_to_server_requests_reach_the_daemon(serve: Serve) -> None
     assert session.daemon.answers[0].result == {"decision": "accept"}
 
 
+async def test_an_answer_before_the_handshake_reaches_nobody(serve: Serve) -> None:
+    session = serve()
+    session.channel.raw(json.dumps({"id": "srv-1", "result": {"decision": "accept"}}).encode())
+    await session.channel.initialize()
+    assert session.daemon.answers == []
+
+
 async def test_notifications_of_the_client_are_not_answered(serve: Serve) -> None:
     channel = serve().channel
     await channel.initialize()
