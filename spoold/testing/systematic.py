@@ -27,7 +27,6 @@ threads would have and Trio has not.
 
 from __future__ import annotations
 
-import random
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -37,6 +36,8 @@ from typing import Any
 import trio
 import trio._core._run as scheduler
 
+from spoold.testing.runtime import Chance
+
 ONLOOKERS = ("SimulatedClient._read", "_run_writer", "watch_overflow", "run_seeded")
 """Parts of the names of tasks that decide nothing: they are never put off, and are nobody's rivals."""
 
@@ -45,7 +46,7 @@ class Diverged(AssertionError):
     """A run met other choices than the one that it continues: the program does not repeat."""
 
 
-class Steady(random.Random):
+class Steady(Chance):
     """Chance of a world in which only the schedule decides: every wait is one switch, never time."""
 
     def random(self) -> float:

@@ -173,7 +173,8 @@ class Scene:
         """Who knows of the turn, and is still there, was told exactly once that it has ended: as what."""
         told = {}
         for client in self.clients.values():
-            if client.connected and turn_id in client.threads[self.thread].turns:
+            shown = client.threads.get(self.thread)
+            if client.connected and shown is not None and turn_id in shown.turns:
                 ends = [
                     each["params"]["turn"]["status"]
                     for each in client.log
