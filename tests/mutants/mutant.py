@@ -17,8 +17,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-EXPLORATION = ("-m", "tests.simulation", "explore", "--seconds", "60")
-"""A ``command`` that knows nothing of the mutant: random schedules, for a minute."""
+EXPLORATION = ("-m", "tests.simulation", "explore", "--seconds", "60", "--schedules", "300")
+"""A ``command`` that knows nothing of the mutant: random schedules, for a minute at most."""
 
 
 class DoesNotApply(Exception):
