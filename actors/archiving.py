@@ -87,7 +87,9 @@ async def _put_away(state: ThreadState, context: ActContext, *, archived_too: bo
             record = await context.store.thread(each)
             if record is not None and (archived_too or not record.archived):
                 descendants.append(each)
-    decision = turns.shut_down(state, context.step, await context.unseen())
+    interrupted = turns.shut_down(state, context.step, await context.unseen())
+    # The file may stay where it is because the disk fails; the end of the turn is then recorded all the same.
+    decision = Decision(interrupted.state, first=interrupted if state.turn is not None else None)
     decision.also = descendants
     if state.announced:
         decision.effects.append(ShowGone())

@@ -193,7 +193,7 @@ class Decision:
     Attributes:
         state: the thread's state from now on, if the commit succeeds.
         lines: rollout lines to append before anything is published.
-        fsync: whether they must reach the disk, not only the file.
+        fsync: whether the rollout must reach the disk, not only the file, these lines and all before.
         create: path of the rollout file when these lines are its first.
         facts: columns of the thread's row that no line tells (name, repository).
         read_state: what the user has read, when it changes.
@@ -202,6 +202,7 @@ class Decision:
         relocate: put the rollout away, bring it back, or remove it, in the same commit.
         also: descendants that are relocated with it.
         effects: what to publish, in order.
+        first: what is committed and published before all this, and has happened even if this cannot be.
     """
 
     state: ThreadState
@@ -215,6 +216,7 @@ class Decision:
     relocate: Literal["archive", "unarchive", "delete"] | None = None
     also: list[str] = field(default_factory=list)
     effects: list[Effect] = field(default_factory=list)
+    first: Decision | None = None
 
     def notify(self, method: str, params: Wire, only: Peer | None = None) -> None:
         """Add a notification."""

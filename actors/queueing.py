@@ -117,10 +117,10 @@ class QueueAdd:
                 decision.queue.append(rows.pause(state.record.id, False))
                 queue = replace(decision.state.queue, paused=False)
                 decision.state = replace(decision.state, queue=queue)
-        # A row of a thread that is nowhere on the disk would be lost with the process.
+        # A row of a thread that is nowhere on the disk would be lost with the process, or with the machine.
         decision.state = await with_git(decision.state)
         rollout.materialise(decision, now, step.runtime.new_id())
-        decision.fsync = bool(decision.lines)
+        decision.fsync = True
         decision.state = replace(decision.state, queue=decision.state.queue.with_row(row))
         decision.queue.append(rows.insert(state.record.id, row))
         answer = Decision(decision.state)
@@ -152,6 +152,7 @@ class QueueAdd:
         decision.state = replace(
             state, queue=state.queue.claim(row, state.turn.id, submission.item_id, context.step.now_ms)
         )
+        decision.fsync = True
         decision.queue += [rows.insert(state.record.id, row), rows.change(decision.state.queue.claims[-1])]
         decision.answer(reply, _answer(_shape(self.params), view(row, state.turn.id), state.turn.id))
         turns.into_turn(decision, submission)

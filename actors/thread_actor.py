@@ -307,16 +307,20 @@ class ThreadActor:
     async def _take_step(self, message: Message) -> None:
         try:
             decision = await self._decide(message)
-        except RpcError as error:
+        except (RpcError, StoreError) as error:
+            # Where a read has failed nothing has changed, and a running turn is not concerned.
+            if isinstance(error, StoreError):
+                log.error("thread %s: %s", self.thread_id, error)
             await self._unmake(message)
-            self._refuse(message, error)
+            self._refuse(message, error if isinstance(error, RpcError) else InternalError(str(error)))
             return
-        except StoreError as error:
-            # Only a read has failed: nothing has changed, and a running turn is not concerned.
-            log.error("thread %s: %s", self.thread_id, error)
-            await self._unmake(message)
-            self._refuse(message, InternalError(str(error)))
-            return
+        for part in (decision.first, decision):
+            if part is not None and not await self._take_part(message, part):
+                return
+        self._in_hand = None
+
+    async def _take_part(self, message: Message, decision: Decision) -> bool:
+        """Commit and publish; False where that failed and nothing is left to do."""
         assert self.state is not None
         try:
             await self._commit(decision)
@@ -329,12 +333,12 @@ class ThreadActor:
                 self.state = queue_claims.recorded_after_all(self.state, decision.state)
             same_turn = decision.state.turn_id == self.state.turn_id
             if isinstance(message, Drain) or (isinstance(message, Perform) and same_turn):
-                return  # The running turn has lost nothing; draining again at once would spin on a full disk.
+                return False  # The turn has lost nothing; draining at once would spin on a full disk.
             decision = await self._broken(f"the turn could not be recorded: {error}")
             if isinstance(message, Shutdown | Leave):
                 decision.effects.append(EndActor())
         self._adopt(decision)
-        self._in_hand = None
+        return True
 
     async def _unmake(self, message: Message) -> None:
         """A new thread whose first step failed was never there: nobody knows of it."""

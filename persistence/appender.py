@@ -117,6 +117,30 @@ class Appender:
         self.live[batch.thread_id] = indexer.state
         job.operations = [*indexer.operations, save(indexer.state)]
 
+    def make_sure(self, connection: sqlite3.Connection, job: Append) -> None:
+        """Put the thread's rollout on the disk, as far as it is not there.
+
+        What a job without lines stores may be lost with the file: a queued turn with its thread.
+
+        Raises:
+            StoreError: it cannot be flushed.
+            sqlite3.Error: the index cannot be read.
+        """
+        assert job.batch is not None
+        thread_id = job.batch.thread_id
+        state = self.live.get(thread_id) or load_state(connection, thread_id)
+        path = None if state is None else self._home.root / state.path
+        if state is None or path is None or not path.exists():
+            return
+        if not state.unflushed and self._named.get(thread_id) == path:
+            return
+        try:
+            self._flush(path, job)
+        except OSError as error:
+            raise StoreError.from_os("flush", path, error) from error
+        state.unflushed = 0
+        job.operations.append(("UPDATE rollouts SET unflushed=0 WHERE thread_id=?", (thread_id,)))
+
     def flush(self) -> dict[int, StoreError]:
         """Put on the disk what of the group asks for it; what cannot be is taken back.
 

@@ -36,7 +36,7 @@ class Batch:
     Attributes:
         thread_id: whose.
         lines: to append, in order; they are all appended or none. There may be none.
-        fsync: whether they must be on the disk itself before the commit returns.
+        fsync: whether the whole rollout must be on the disk itself before the commit returns.
         create: absolute path of the file when this batch makes it; its first line is the session_meta.
         facts: what overrides the rollout: ``name``, ``git_sha``, ``git_branch``, ``git_origin_url``; None
             clears, what is not named stays.

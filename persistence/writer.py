@@ -245,6 +245,8 @@ class Writer:
             more = job.batch.fact_operations()
             if job.batch.lines:
                 self._appender.append(connection, job)
+            elif job.batch.fsync:
+                self._appender.make_sure(connection, job)
             job.operations += more
         except StoreError as error:
             return error

@@ -368,15 +368,21 @@ async def test_a_thread_that_cannot_be_put_away_stays_as_it_was(scene: Scene, ac
     await scene.agree(thread_id)
 
 
-async def test_a_turn_whose_thread_could_not_be_archived_has_one_end(scene: Scene) -> None:
+@pytest.mark.parametrize("act", [Archive(), Delete()])
+async def test_a_turn_that_was_ended_for_an_act_that_then_fails_has_ended_for_everybody(
+    scene: Scene, act: Archive | Delete
+) -> None:
     thread_id = await scene.thread("running")
     scene.stage.store.broken = lambda batch: batch.relocate is not None
     with pytest.raises(RpcError, match="the disk is full"):
-        await scene.act(scene.owner, thread_id, Archive()).answer()
+        await scene.act(scene.owner, thread_id, act).answer()
     await scene.owner.got("turn/completed", 2)
     await scene.stage.handled(thread_id)
-    assert await scene.agree(thread_id) == "systemError"
+    assert await scene.agree(thread_id) == "idle"
+    ended = scene.owner.params("turn/completed")[-1]["turn"]
+    assert (ended["id"], ended["status"]) == (scene.turn_id, "interrupted")
     assert scene.stage.terminal_lines(thread_id).count(scene.turn_id) == 1
+    assert scene.owner.params("thread/archived") == scene.owner.params("thread/deleted") == []
     scene.stage.store.broken = None
     await scene.whole_turn(scene.owner, thread_id)
     await scene.agree(thread_id)

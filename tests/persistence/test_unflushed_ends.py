@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -9,8 +10,18 @@ from pathlib import Path
 
 import pytest
 
-from persistence.store import Batch
-from tests.persistence.sessions import START_MS, add_turn, create, opened, turn_begin, turn_of, uuid_of
+from persistence.queue import QueuedTurn, insert
+from persistence.store import Batch, StoreError
+from tests.persistence.sessions import (
+    START_MS,
+    add_turn,
+    create,
+    meta,
+    opened,
+    turn_begin,
+    turn_of,
+    uuid_of,
+)
 from tests.persistence.test_index_is_derived import delete_database
 from tests.support.faulty_disk import FaultyDisk
 
@@ -92,3 +103,46 @@ async def test_an_unflushed_end_is_flushed_before_it_is_believed_again(faulty_di
         name = str(path.relative_to(home))
         flushed = {each.path for each in faulty_disk.journal() if each.kind == "flushed"}
         assert (name in flushed) == flushes
+
+
+async def test_what_is_stored_beside_a_rollout_asks_for_its_flush_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flushed: list[str] = []
+    sync = os.fsync
+
+    def watched(descriptor: int) -> None:
+        flushed.append(Path(f"/proc/self/fd/{descriptor}").readlink().name)
+        sync(descriptor)
+
+    async with opened(tmp_path) as store:
+        path = store.rollout_path(THREAD, START_MS)
+        await store.commit(Batch(THREAD, [meta(THREAD)], create=path))
+        monkeypatch.setattr(os, "fsync", watched)
+        for number in (1, 2):
+            row = insert(THREAD, QueuedTurn(f"row-{number}", {"input": []}, number))
+            await store.commit(Batch(THREAD, fsync=True, queue=[row]))
+        assert flushed.count(path.name) == 1
+        assert "sessions" in flushed
+        await store.commit(Batch(THREAD, turn_begin(THREAD, uuid_of(7), "x", START_MS)))
+        await store.commit(Batch(THREAD, fsync=True))
+        assert flushed.count(path.name) == 2
+
+
+async def test_a_row_whose_rollout_cannot_be_flushed_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(descriptor: int) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    row = insert(THREAD, QueuedTurn("row", {"input": []}, 1))
+    async with opened(tmp_path) as store:
+        path = store.rollout_path(THREAD, START_MS)
+        await store.commit(Batch(THREAD, [meta(THREAD)], create=path))
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "fsync", broken)
+            with pytest.raises(StoreError, match="could not flush"):
+                await store.commit(Batch(THREAD, fsync=True, queue=[row]))
+        assert (await store.queue(THREAD)).rows == ()
+        await store.commit(Batch(THREAD, fsync=True, queue=[row]))
+        assert len((await store.queue(THREAD)).rows) == 1

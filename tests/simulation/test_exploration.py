@@ -34,6 +34,31 @@ REGRESSIONS: dict[str, tuple[int, Schedule]] = {
         30020,
         (("connect", 0, 0, 0), ("start_thread", 0, 1, 0), ("settle", 591, 480, 67), ("add", 21, 794, 693)),
     ),
+    "a turn that an archive had ended was recorded and not told when its file could not be moved": (
+        383,
+        (
+            ("connect", 0, 0, 0),
+            ("start_thread", 0, 0, 0),
+            ("settle", 53, 388, 654),
+            ("turn", 39, 992, 923),
+            ("fault", 159, 321, 407),
+            ("put_away", 765, 116, 580),
+            ("settle", 151, 598, 250),
+        ),
+    ),
+    "a queued row was lost in a power cut with a thread whose file had begun with its name": (
+        1729,
+        (
+            ("connect", 0, 0, 0),
+            ("start_thread", 0, 1, 0),
+            ("connect", 976, 217, 327),
+            ("name", 310, 70, 773),
+            ("switches", 809, 380, 949),
+            ("crash_at", 979, 675, 692),
+            ("add", 330, 659, 688),
+            ("settle", 735, 740, 778),
+        ),
+    ),
 }
 """Schedules that a daemon of ours has failed, by what was wrong with it."""
 
