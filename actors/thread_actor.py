@@ -314,13 +314,12 @@ class ThreadActor:
             await self._unmake(message)
             self._refuse(message, error if isinstance(error, RpcError) else InternalError(str(error)))
             return
-        for part in (decision.first, decision):
-            if part is not None and not await self._take_part(message, part):
-                return
+        if decision.first is None or await self._take_part(message, decision.first):
+            await self._take_part(message, decision)
         self._in_hand = None
 
     async def _take_part(self, message: Message, decision: Decision) -> bool:
-        """Commit and publish; False where that failed and nothing is left to do."""
+        """Commit and publish; False where that failed."""
         assert self.state is not None
         try:
             await self._commit(decision)
@@ -332,11 +331,13 @@ class ThreadActor:
                 # What is in the transcript is in the queue no more, whatever the database still says.
                 self.state = queue_claims.recorded_after_all(self.state, decision.state)
             same_turn = decision.state.turn_id == self.state.turn_id
-            if isinstance(message, Drain) or (isinstance(message, Perform) and same_turn):
-                return False  # The turn has lost nothing; draining at once would spin on a full disk.
-            decision = await self._broken(f"the turn could not be recorded: {error}")
-            if isinstance(message, Shutdown | Leave):
-                decision.effects.append(EndActor())
+            # Where the turn has lost nothing it goes on; to drain again at once would spin on a full disk.
+            if not (isinstance(message, Drain) or (isinstance(message, Perform) and same_turn)):
+                decision = await self._broken(f"the turn could not be recorded: {error}")
+                if isinstance(message, Shutdown | Leave):
+                    decision.effects.append(EndActor())
+                self._adopt(decision)
+            return False
         self._adopt(decision)
         return True
 
@@ -386,8 +387,7 @@ class ThreadActor:
 
     def _must_not_drain(self) -> bool:
         """Whether a turn from the queue could only fail; on a disk that is well again it is tried again."""
-        trouble = self._store.health.trouble
-        return self._step.draining() or (trouble is not None and not trouble.damaged)
+        return self._step.draining() or self._store.health.refuses
 
     async def _decide(self, message: Message) -> Decision:
         state, step = self.state, self._step

@@ -39,6 +39,11 @@ class DiskHealth:
         self.notices: list[str] = []
         self._changed = trio.Event()
 
+    @property
+    def refuses(self) -> bool:
+        """Whether nothing can be written; a damaged database may still take what is not near the damage."""
+        return self.trouble is not None and not self.trouble.damaged
+
     def met(self, error: StoreError) -> None:
         """A commit, or the opening of the database, has failed with this."""
         if error.lasting and (self.trouble is None or (error.damaged and not self.trouble.damaged)):

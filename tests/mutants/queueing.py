@@ -290,7 +290,7 @@ MUTANTS = [
         "the queue is tried on a disk that is known to fail",
         "docs/durability.md: nothing runs from a queue meanwhile",
         ACTOR,
-        "        return self._step.draining() or (trouble is not None and not trouble.damaged)\n",
+        "        return self._step.draining() or self._store.health.refuses\n",
         "        return self._step.draining()\n",
         [
             "tests/actors/test_queue_on_a_bad_disk.py::"
@@ -301,8 +301,8 @@ MUTANTS = [
         "a daemon that drains starts what is queued",
         "rule 13: shutdown is ordered",
         ACTOR,
-        "        return self._step.draining() or (trouble is not None and not trouble.damaged)\n",
-        "        return trouble is not None and not trouble.damaged\n",
+        "        return self._step.draining() or self._store.health.refuses\n",
+        "        return self._store.health.refuses\n",
         ["tests/actors/test_queue.py::test_a_daemon_that_drains_leaves_the_queue_alone_and_rests"],
     ),
     Mutant(

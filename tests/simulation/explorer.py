@@ -14,6 +14,7 @@ from typing import Any
 
 import trio
 
+from actors.disk_watch import PROBE_SECONDS
 from spoold.client import ConnectionLost, RpcFailed
 from spoold.testing import World, simulate
 from tests.simulation.reference_model import rule
@@ -139,7 +140,7 @@ async def end(scene: Scene) -> None:
         client.go_on_reading()
         client.slow = False
         await take(scene, ("connect", number, 0, 0))
-    await trio.sleep(10)  # a full disk is found to be well again
+    quiet = 0
     for _ in range(LAST_ROUNDS):
         for client in scene.clients:
             for thread_id in scene.facts:
@@ -147,12 +148,14 @@ async def end(scene: Scene) -> None:
                     client.send("thread/resume", threadId=thread_id)
         while scene.gates:
             await take(scene, ("release", 0, 0, 0))
-        await trio.sleep(3)
+        # Long enough for a disk that has failed to be found well again: what had to wait then goes on.
+        await trio.sleep(2 * PROBE_SECONDS)
         await daemon.settled()
         for thread in range(len(scene.facts)):
             await take(scene, ("answer", 0, thread, 0))
         await daemon.settled()
-        if not active(scene):
+        quiet = 0 if active(scene) else quiet + 1
+        if quiet == 2:
             break
     rule(not active(scene), f"turns that do not end: {active(scene)}")
     await check_queues(scene)
