@@ -230,12 +230,14 @@ class SimulatedWriter(Writer):
         connection = self._connection
         if connection is None:
             return True
+        # The crash may come just now, while what was accepted is written.
+        with suppress(Crash):
+            if not self.dead:
+                self._work_waiting()
+                self._close(connection)
+                self._tell_all()
         if self.dead:
             self._die(connection)
-        else:
-            self._work_waiting()
-            self._close(connection)
-            self._tell_all()
         self._connection = None
         self._wake.set()
         return True

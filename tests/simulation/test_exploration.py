@@ -46,6 +46,10 @@ REGRESSIONS: dict[str, tuple[int, Schedule]] = {
             ("settle", 151, 598, 250),
         ),
     ),
+    "a crash while a daemon that ends made its last writes left them waiting for ever": (
+        101246,
+        make_schedule(101246),
+    ),
     "a queued row was lost in a power cut with a thread whose file had begun with its name": (
         1729,
         (
