@@ -203,6 +203,9 @@ async def test_two_clients_see_the_same_turn_and_the_first_answer_wins(daemon: D
         questions = [await each.wait_for("item/commandExecution/requestApproval") for each in (first, second)]
         assert questions[0] == questions[1]
         await first.answer(questions[0], {"decision": "accept"})
+        # Of two answers over two connections nobody can say which comes first, until one has settled it.
+        for each in (first, second):
+            await each.wait_for("serverRequest/resolved")
         await second.answer(questions[1], {"decision": "decline"})
         assert await until_end(first) == await until_end(second)
         items = (await history(second, thread_id))[-1]
