@@ -85,7 +85,6 @@ def rebuild(writer: Writer, readers: Readers, home: Home, stopped: threading.Eve
             row["thread_id"]: (row["path"], row["file_size"], row["file_mtime_ns"])
             for row in connection.execute("SELECT thread_id, path, file_size, file_mtime_ns FROM rollouts")
         }
-        # An index from nothing may be of thousands of files that were written long ago.
         seen: set[str] = set()
         indexed = dropped = 0
         for found in find_all(home):
@@ -96,6 +95,7 @@ def rebuild(writer: Writer, readers: Readers, home: Home, stopped: threading.Eve
             if known.get(found.thread_id) != row:
                 indexed += 1
                 base = load_state(connection, found.thread_id)
+                # An index from nothing may be of thousands of files that were written long ago.
                 _index(writer, home, found, base, stopped, pipeline, flush=bool(known))
         pipeline.flush()
         for thread_id in known.keys() - seen:
