@@ -16,7 +16,7 @@ help:
 	@echo 'make check        lint, formatting, types, import directions'
 	@echo 'make mutants      the tests of the tests: each deliberate bug of docs/mutants.md must be noticed (minutes)'
 	@echo 'make conformance  the tests against real clients and the reference server (needs the network)'
-	@echo 'make simulate     random schedules in a simulated world, for SECONDS=60, on every core'
+	@echo 'make simulate     random schedules in a simulated world, for SECONDS=60, from seed FIRST=100000, on every core'
 	@echo 'make bench        measurements beside the reference server'
 	@echo 'make setup        only prepare .venv'
 	@echo 'make clean        remove .venv and caches'
@@ -40,8 +40,7 @@ conformance: $(READY)
 	SPOOLD_CONFORMANCE=1 $(RUN) -m pytest -m conformance $(ARGS)
 
 simulate: $(READY)
-	@seq 1 $$(nproc) | xargs -P 0 -I% $(RUN) -m tests.simulation explore \
-	  --seconds $(or $(SECONDS),60) --first %000000
+	@$(VENV)/bin/spoold-sim explore --seconds $(or $(SECONDS),60) --first $(or $(FIRST),100000)
 
 bench: $(READY)
 	$(RUN) -m benchmarks $(ARGS)

@@ -30,7 +30,8 @@ class ClientState:
 
     Attributes:
         thread_id: whose messages count; that of the first answer, if none was named.
-        status, name, usage: of the thread, as they came last.
+        status, name, usage, goal: of the thread, as they came last.
+        settings: the members ``model``, ``approvalPolicy`` and ``effort`` of its settings.
         turns: status and error by turn id, in order.
         items: by turn id and item id, in the order in which they are shown.
         finished: ids of the items that were completed.
@@ -44,6 +45,8 @@ class ClientState:
         self.status: Json | None = None
         self.name: str | None = None
         self.usage: Json | None = None
+        self.goal: Json | None = None
+        self.settings: Json = {}
         self.turns: dict[str, Json] = {}
         self.items: dict[str, dict[str, Json]] = {}
         self.finished: set[str] = set()
@@ -68,8 +71,10 @@ class ClientState:
             return
         self.requests.clear()
         self.status, self.name = thread["status"], thread["name"]
+        self._set({**result, "effort": result.get("reasoningEffort")})
         if result.get("replayed"):
             return
+        self.goal = self.usage = None
         self.seq, self.epoch = result.get("seq"), result.get("epoch")
         self.turns.clear()
         self.items.clear()
@@ -99,6 +104,12 @@ class ClientState:
                 self.status = params["status"]
             case "thread/name/updated":
                 self.name = params["threadName"]
+            case "thread/settings/updated":
+                self._set(params["threadSettings"])
+            case "thread/goal/updated":
+                self.goal = params["goal"]
+            case "thread/goal/cleared":
+                self.goal = None
             case "thread/tokenUsage/updated":
                 self.usage = params["tokenUsage"]
             case "serverRequest/resolved":
@@ -141,6 +152,8 @@ class ClientState:
             "status": self.status,
             "name": self.name,
             "usage": self.usage,
+            "goal": self.goal,
+            "settings": self.settings,
             "turns": self.turns,
             "items": {
                 turn: [item for item in entries.values() if item.get("status") != "declined"]
@@ -155,6 +168,9 @@ class ClientState:
         return "".join(item["text"] for item in entries if item["type"] == "agentMessage")
 
     # -- how ---------------------------------------------------------------------------------------------
+
+    def _set(self, settings: Json) -> None:
+        self.settings = {key: settings.get(key) for key in ("model", "approvalPolicy", "effort")}
 
     def _turn(self, turn: Json) -> None:
         self.turns[turn["id"]] = {key: turn[key] for key in ("status", "error", "startedAt", "completedAt")}

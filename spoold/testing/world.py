@@ -18,6 +18,7 @@ Nothing of the program's own may wait for the real world, or the schedule would 
 from __future__ import annotations
 
 import logging
+import math
 import shutil
 import signal
 import tempfile
@@ -190,7 +191,7 @@ class SimulatedDaemon:
         home = Home.open(self.home)
         claim = home.claim()
         config = Config.load(home, self._settings)
-        signals, listens = trio.open_memory_channel[int](10)
+        signals, listens = trio.open_memory_channel[int](math.inf)
         self._signals, arriving = signals, listens
         self._listeners = listeners = _MemoryListeners()
         greeter = Greeter(home.root, world.runtime)

@@ -17,7 +17,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-EXPLORATION = ("-m", "tests.simulation", "explore", "--seconds", "60", "--schedules", "300")
+EXPLORATION = (
+    "-m",
+    "spoold.testing.exploration",
+    "explore",
+    "--seconds",
+    "60",
+    "--jobs",
+    "1",
+    "--enough",
+    "1",
+)
 """A ``command`` that knows nothing of the mutant: random schedules, for a minute at most."""
 
 

@@ -25,9 +25,7 @@ def page(rooms: Mapping[str, Sequence[Mutant]], verdicts: Sequence[Verdict]) -> 
     """The page."""
     by_name = {verdict.mutant.name: verdict for verdict in verdicts}
     noticed = sum(verdict.noticed for verdict in verdicts)
-    simulated = sum(
-        "tests/simulation" in verdict.by or "tests.simulation" in verdict.by for verdict in verdicts
-    )
+    simulated = sum("tests/simulation" in verdict.by or "exploration" in verdict.by for verdict in verdicts)
     text = [
         _HEAD,
         f"{len(verdicts)} mutants, {noticed} killed, {simulated} of them by the simulated world "

@@ -1,110 +1,66 @@
 """Random schedules hold the rules of the reference model; a broken daemon is found, its schedule made short.
 
-``SPOOLD_TEST_EVERYTHING`` in the environment runs some thousand; ``python -m tests.simulation explore`` goes
-on as long as wanted.
+``SPOOLD_TEST_EVERYTHING`` in the environment runs more; ``spoold-sim explore`` goes on as long as wanted.
 """
 
 from __future__ import annotations
 
+import math
 import os
-from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from actors import attach, thread_actor
-from tests.simulation.explorer import (
-    Coverage,
+from spoold.testing.exploration.explorer import Findings, Plan, explore_on
+from spoold.testing.exploration.reference_model import Broken, Facts, Register, Said, Stream
+from spoold.testing.exploration.schedules import (
     Schedule,
     failure_of,
     make_schedule,
+    read,
     run_schedule,
     shorten,
 )
-from tests.simulation.reference_model import Broken, Facts, Queued, Register, Stream
-from tests.simulation.steps import ACTS
+from spoold.testing.exploration.steps import ACTS
+from tests.simulation.regressions import REGRESSIONS
+from transport.methods import METHODS
 
-EVERYTHING = "SPOOLD_TEST_EVERYTHING"
-SCHEDULES = 3000 if os.environ.get(EVERYTHING) else 160
-BATCHES = 8
-
-REGRESSIONS: dict[str, tuple[int, Schedule]] = {
-    "a queued row broke its thread when it was to run": (
-        30020,
-        (("connect", 0, 0, 0), ("start_thread", 0, 1, 0), ("settle", 591, 480, 67), ("add", 21, 794, 693)),
-    ),
-    "a turn that an archive had ended was recorded and not told when its file could not be moved": (
-        383,
-        (
-            ("connect", 0, 0, 0),
-            ("start_thread", 0, 0, 0),
-            ("settle", 53, 388, 654),
-            ("turn", 39, 992, 923),
-            ("fault", 159, 321, 407),
-            ("put_away", 765, 116, 580),
-            ("settle", 151, 598, 250),
-        ),
-    ),
-    "a crash while a daemon that ends made its last writes left them waiting for ever": (
-        101246,
-        make_schedule(101246),
-    ),
-    "a queued row was lost in a power cut with a thread whose file had begun with its name": (
-        1729,
-        (
-            ("connect", 0, 0, 0),
-            ("start_thread", 0, 1, 0),
-            ("connect", 976, 217, 327),
-            ("name", 310, 70, 773),
-            ("switches", 809, 380, 949),
-            ("crash_at", 979, 675, 692),
-            ("add", 330, 659, 688),
-            ("settle", 735, 740, 778),
-        ),
-    ),
-}
-"""Schedules that a daemon of ours has failed, by what was wrong with it."""
+EVERYTHING = bool(os.environ.get("SPOOLD_TEST_EVERYTHING"))
+SCHEDULES = 10_000 if EVERYTHING else 2000
 
 
-@pytest.mark.parametrize("batch", range(BATCHES))
-def test_schedules_of_many_seeds_hold_the_rules(batch: int) -> None:
-    for seed in range(batch, SCHEDULES, BATCHES):
-        run_schedule(seed, make_schedule(seed))
+@pytest.fixture(scope="module")
+def findings() -> Findings:
+    """The same seeds in every run: what fails for one fails for all."""
+    return explore_on(os.cpu_count() or 1, Plan(schedules=SCHEDULES, seconds=math.inf))
 
 
-def test_exploration_reaches_every_kind_of_step_and_state() -> None:
-    coverage = Coverage()
-    for seed in range(5000, 5040):
-        run_schedule(seed, make_schedule(seed), coverage)
+def test_schedules_of_many_seeds_hold_the_rules(findings: Findings) -> None:
+    assert findings.coverage.schedules == SCHEDULES
+    assert not findings.failures, "\n".join(map(str, findings.failures))
+
+
+def test_exploration_reaches_nearly_every_pair_of_steps_and_every_state(findings: Findings) -> None:
+    coverage = findings.coverage
+    assert len(coverage.pairs) > 0.99 * len(ACTS) ** 2
     assert {kind for _, kind in coverage.moves} == ACTS.keys()
     reached = {part for state in coverage.states for part in state.split("/")}
     assert reached == {
         *("down", "draining", "no thread"),
         *("idle", "turn", "asking", "queue", "empty", "watched", "alone"),
     }
-    assert str(coverage.schedules) in coverage.report()
+    assert f"{SCHEDULES} schedules" in coverage.report()
+
+
+def test_exploration_uses_every_method_that_concerns_a_thread(findings: Findings) -> None:
+    methods = {row.name for row in METHODS.values() if row.scope == "thread" and row.offered}
+    assert methods - findings.coverage.methods.keys() == set()
 
 
 @pytest.mark.parametrize("what", REGRESSIONS)
 def test_what_was_found_once_stays_mended(what: str) -> None:
-    run_schedule(*REGRESSIONS[what])
-
-
-steps = st.tuples(st.sampled_from(sorted(ACTS)), *[st.integers(0, 15)] * 3)
-schedules = st.sets(st.sampled_from(sorted(ACTS))).flatmap(
-    lambda left_out: (
-        st.lists(steps.filter(lambda step: step[0] not in left_out), max_size=25)
-        if len(left_out) < len(ACTS)
-        else st.just([])
-    )
-)
-
-
-@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
-@given(seed=st.integers(0, 1000), schedule=schedules)
-def test_schedules_that_hypothesis_makes_hold_the_rules(seed: int, schedule: list[Any]) -> None:
-    run_schedule(seed, (("connect", 0, 0, 0), ("start_thread", 0, 0, 0), ("settle", 0, 0, 0), *schedule))
+    seed, schedule = REGRESSIONS[what]
+    run_schedule(seed, read(schedule))
 
 
 # -- broken daemons -----------------------------------------------------------------------------------------
@@ -124,7 +80,7 @@ def test_a_daemon_that_forgets_to_ask_again_is_found_by_exploration(monkeypatch:
     with pytest.raises(Broken, match=r"requests|turns that do not end") as failed:
         run_schedule(seed, schedule)
     assert len(schedule) < 20
-    assert f"python -m tests.simulation replay {seed}" in "\n".join(failed.value.__notes__)
+    assert f"spoold-sim replay {seed} --schedule" in "\n".join(failed.value.__notes__)
 
 
 def test_a_daemon_that_never_drains_its_queue_is_found_by_exploration(
@@ -171,7 +127,7 @@ def test_a_lost_turn_and_a_message_in_two_places_are_broken() -> None:
     with pytest.raises(Broken, match="turn t"):
         facts.check_history([], None)
     said = {"type": "userMessage", "clientId": "m"}
-    facts.queued["m"] = Queued(added=True)
+    facts.said["m"] = Said(added=True)
     with pytest.raises(Broken, match="2 places"):
         facts.check_places([{"clientUserMessageId": "m"}], [{"id": "t", "items": [said]}])
     with pytest.raises(Broken, match="0 places"):

@@ -7,9 +7,9 @@ from typing import Any
 import trio
 import trio.testing
 
-from spoold.testing import World
-from tests.simulation.reference_model import Facts, rule
-from tests.simulation.watched_client import WatchedClient
+from spoold.testing.exploration.reference_model import Facts, Register, rule
+from spoold.testing.exploration.watched_client import WatchedClient
+from spoold.testing.world import World
 
 Json = dict[str, Any]
 CLIENTS = 3
@@ -34,6 +34,8 @@ SAYS = (
     "commentary so ;; then",
     "call request_user_input " + QUESTION + " | say after",
     "hold {gate} one two | say never",
+    "call lookup {} | say after",
+    "shell echo {gate}; sleep 90 | say after",
 )
 
 
@@ -61,6 +63,7 @@ class Scene:
         return client if client.connected else None
 
     def thread(self, number: int) -> str | None:
+        """A thread, if somebody has heard of one."""
         known = list(self.facts)
         return known[number % len(known)] if known else None
 
@@ -77,6 +80,27 @@ class Scene:
         """The order of events, for registers."""
         self.now += 1
         return self.now
+
+    def write(
+        self,
+        client: WatchedClient,
+        register: Register,
+        value: Any,
+        method: str,
+        *,
+        doubtful: bool = False,
+        **params: Any,
+    ) -> None:
+        """Send a request that writes a register. ``doubtful``: what the disk has refused may come yet."""
+        write = register.write(value, self.tick())
+
+        def then(result: Json | None) -> None:
+            if result is not None:
+                write.done = self.tick()
+            elif not (doubtful and self.faulty):
+                register.refused(write)
+
+        client.ask(then, method, **params)
 
     async def alive(self) -> bool:
         """Wait for the end of one that dies; whether the daemon runs."""
@@ -147,20 +171,26 @@ class Scene:
         running = [turn["id"] for turn in thread["turns"] if turn["status"] == "inProgress"]
         active = thread["status"]["type"] == "active"
         rule(bool(running) == active, f"{thread_id} is {thread['status']} and {running} is in progress")
-        facts.check_history(thread["turns"], running[0] if running else None)
-        if facts.name is not None:
-            possible = facts.name.possible()
-            rule(thread["name"] in possible, f"{thread_id} is named {thread['name']}, not one of {possible}")
         if "error" not in rows.answer:
-            facts.check_places(rows.answer["result"]["data"], thread["turns"])
+            waiting = rows.answer["result"]["data"]
+            if not any(client.connected and client.slow for client in self.clients):
+                facts.observed(waiting, thread["turns"])
+            facts.check_places(waiting, thread["turns"])
+        facts.check_history(thread["turns"], running[0] if running else None)
+        branch = (thread["gitInfo"] or {}).get("branch")
+        for what, register, value in (
+            ("named", facts.name, thread["name"]),
+            ("on branch", facts.branch, branch),
+        ):
+            rule(register.allows(value), f"{thread_id} is {what} {value}, not one of {register.possible()}")
         if thread_id in observer.attached:
             reference = observer.shown(thread_id)
+            objective = (reference["goal"] or {}).get("objective")
+            possible = facts.goal.possible()
+            rule(facts.goal.allows(objective), f"{thread_id} works for {objective}, not one of {possible}")
             for client in self.clients:
-                if thread_id in client.attached and not client.slow:
+                if client.knows(thread_id) and not client.slow:
                     shown = client.shown(thread_id)
-                    if self.faulty or True in self.daemon.deaths:
-                        # What was counted went with the machine, or with a turn that could not be recorded.
-                        shown["usage"] = reference["usage"]
                     rule(shown == reference, difference(client.name, shown, reference))
 
     async def bury(self) -> None:

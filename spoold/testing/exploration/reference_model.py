@@ -9,13 +9,19 @@ everybody, also after a crash:
   which of several that overlap came last, nobody knows (``Register``);
 * a message that was queued is in exactly one of queue and transcript, unless it was deleted, then in neither;
 * a turn whose end was told is there, with that status and those items, whatever happens; what was told of a
-  turn that has not ended survives the process, not the machine.
+  turn that has not ended survives the process, not the machine;
+* messages that were queued one after the other run in that order;
+* turns that a ``thread/revert`` has cut off never come back. While one is on its way, nobody knows which of
+  the turns of these days it takes (``doubtful``); the next read settles it.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import combinations
 from typing import Any
+
+from spoold.testing.client import Pending
 
 Json = dict[str, Any]
 
@@ -51,6 +57,7 @@ class Stream:
         self.turn: str | None = None
         self.knows_turn = False
         self.prompts: set[int] = set()
+        self.started: set[str] = set()
 
     def attach(self, result: Json, *, here: bool) -> None:
         """The answer that attaches; ``here``: this connection was attached already."""
@@ -86,7 +93,9 @@ class Stream:
                 new = params["turn"]["id"]
                 rule(not self.knows_turn or self.turn is None, f"rule 5: {new} starts while {self.turn} runs")
                 rule(not self.prompts, f"prompts {self.prompts} outlive their turn")
+                rule(new not in self.started, f"rule 2: {new} starts twice")
                 self.turn, self.knows_turn = new, True
+                self.started.add(new)
             case "turn/completed":
                 ended = params["turn"]["id"]
                 rule(not self.knows_turn or self.turn == ended, f"rule 2: {ended} ends, not {self.turn}")
@@ -105,6 +114,8 @@ class Stream:
 class Write:
     """One write to a register, in the world's own order of events."""
 
+    ANYTHING = object()
+
     value: Any
     sent: int
     done: int | None = None
@@ -115,6 +126,15 @@ class Register:
 
     def __init__(self, value: Any) -> None:
         self._writes = [Write(value, 0, 0)]
+
+    @classmethod
+    def unknown(cls) -> Register:
+        """One whose first value nobody has promised."""
+        return cls(Write.ANYTHING)
+
+    def allows(self, value: Any) -> bool:
+        """Whether this may be read now."""
+        return any(each is Write.ANYTHING or each == value for each in self.possible())
 
     def write(self, value: Any, now: int) -> Write:
         """A write was sent."""
@@ -137,9 +157,19 @@ class Register:
 
 
 @dataclass
-class Queued:
-    """A message that was to be queued."""
+class Said:
+    """A message of a user: sent at once, or queued.
 
+    Attributes:
+        sent, done: when, in the world's own order of events.
+        in_order: it waits for its turn behind those before it.
+        doubtful: a cut may have taken it.
+    """
+
+    sent: int = 0
+    done: int | None = None
+    in_order: bool = False
+    doubtful: bool = False
     added: bool = False
     refused: bool = False
     row_id: str | None = None
@@ -149,53 +179,127 @@ class Queued:
 
 @dataclass
 class ToldTurn:
-    """What was told of a turn. ``status`` None: not its end. ``recorded``: the end is on disk, too."""
+    """What was told of a turn.
+
+    Attributes:
+        status: how it has ended; None: its end was not told.
+        recorded: the end is on disk, too.
+        items: those that were completed, id and type.
+        doubtful: a cut may have taken it.
+    """
 
     status: str | None = None
     recorded: bool = True
     items: dict[str, str] = field(default_factory=dict)
+    doubtful: bool = False
 
 
 class Facts:
-    """What was promised of one thread."""
+    """What was promised of one thread.
 
-    def __init__(self) -> None:
+    Args:
+        new: it has begun empty; a fork has not.
+
+    Attributes:
+        cuts: requests that cut the history and were not seen to have been worked off.
+    """
+
+    def __init__(self, *, new: bool = True) -> None:
         self.materialised = False
-        self.name: Register | None = Register(None)
+        self.injected = False
+        self.name = Register(None) if new else Register.unknown()
+        self.branch = Register(None) if new else Register.unknown()
+        self.goal = Register(None)
         self.archived = Register(False)
         self.deleted = Register(False)
-        self.queued: dict[str, Queued] = {}
+        self.said: dict[str, Said] = {}
         self.turns: dict[str, ToldTurn] = {}
+        self.cuts: list[tuple[Pending, list[str]]] = []
+        self._gone: set[str] = set()
+        self._revisions: set[str] = set()
 
     @property
     def promised(self) -> bool:
         """Whether the thread must be on disk."""
-        return self.materialised or bool(self.turns) or any(each.added for each in self.queued.values())
+        begun = self.materialised or self.injected or bool(self.turns)
+        return begun or any(each.added for each in self.said.values())
 
     @property
     def said_something(self) -> bool:
         """Whether a user message is in its history: lists leave out threads without one."""
-        return any("userMessage" in turn.items.values() for turn in self.turns.values())
+        return any("userMessage" in turn.items.values() and not turn.doubtful for turn in self.turns.values())
 
     def told(self, message: Json) -> None:
         """Somebody was told something."""
         params = message["params"]
         match message["method"]:
             case "turn/started":
-                self.turns.setdefault(params["turn"]["id"], ToldTurn())
+                self._turn(params["turn"]["id"])
                 self.materialised = True
             case "item/completed":
                 item = params["item"]
                 if item.get("status") != "declined":
-                    turn = self.turns.setdefault(params["turnId"], ToldTurn())
-                    turn.items[item["id"]] = item["type"]
+                    self._turn(params["turnId"]).items[item["id"]] = item["type"]
             case "turn/completed":
-                turn = self.turns.setdefault(params["turn"]["id"], ToldTurn())
+                turn = self._turn(params["turn"]["id"])
                 status = params["turn"]["status"]
                 rule(turn.status in (None, status), f"turn {params['turn']['id']} ends as {status}, too")
                 turn.status = status
                 error = params["turn"]["error"] or {}
                 turn.recorded = not str(error.get("message")).startswith(UNRECORDED)
+
+    def _turn(self, turn_id: str) -> ToldTurn:
+        if turn_id not in self.turns:
+            told = ToldTurn(doubtful=bool(self.cuts))
+            if turn_id in self._gone:
+                return told  # somebody hears of it late
+            self.turns[turn_id] = told
+        return self.turns[turn_id]
+
+    def says(self, message_id: str, now: int) -> Said:
+        """A message is on its way."""
+        message = self.said[message_id] = Said(sent=now, doubtful=bool(self.cuts))
+        return message
+
+    def revised(self, revision: str) -> None:
+        """A change of the read state has succeeded that was based on this revision."""
+        rule(revision not in self._revisions, f"two changes of the read state are based on {revision}")
+        self._revisions.add(revision)
+
+    def reordered(self) -> None:
+        """Somebody changes the order of those that wait."""
+        for message in self.said.values():
+            message.in_order = False
+
+    def cut(self, request: Pending, before: str | None) -> None:
+        """A request was sent that cuts the history off, before this turn if it is known."""
+        taken = [] if before is None else [turn_id for turn_id in self.turns if turn_id >= before]
+        self.cuts.append((request, taken))
+        for turn in self.turns.values():
+            turn.doubtful = True
+        for message in self.said.values():
+            message.doubtful = True
+
+    def observed(self, rows: list[Json], turns: list[Json]) -> None:
+        """What a read shows when all is quiet and heard: whether cuts have happened, and what they took."""
+        if not self.cuts or not all(request.done.is_set() for request, _ in self.cuts):
+            return
+        shown = {turn["id"] for turn in turns}
+        for request, taken in self.cuts:
+            if request.answer is not None and "result" in request.answer:
+                rule(not shown.intersection(taken), f"section 4: {taken} were cut off, and are shown")
+        self.cuts.clear()
+        for turn_id, turn in list(self.turns.items()):
+            if turn.doubtful and turn_id not in shown:
+                self._gone.add(turn_id)
+                del self.turns[turn_id]
+            turn.doubtful = False
+        places = self._places(rows, turns)
+        for name, message in self.said.items():
+            # One that was said to a running turn is nowhere yet, and may come.
+            if message.doubtful and message.added and name not in places:
+                message.deleted = message.delete_sent = True
+            message.doubtful = False
 
     def died(self, *, power: bool) -> None:
         """The daemon is dead. With the machine may go what was told of turns whose end is not on disk."""
@@ -203,14 +307,18 @@ class Facts:
             if power and (turn.status is None or not turn.recorded):
                 del self.turns[turn_id]
         if power and not any(turn.status for turn in self.turns.values()):
-            self.materialised = any(each.added for each in self.queued.values())
+            self.materialised = any(each.added for each in self.said.values())
 
     def check_history(self, turns: list[Json], running: str | None) -> None:
         """What thread/read shows. ``running``: the id of the turn that runs now."""
         shown = {turn["id"]: turn for turn in turns}
         rule(len(shown) == len(turns), "a turn is shown twice")
+        back = self._gone.intersection(shown)
+        rule(not back, f"section 4: {back} were cut off, and are back")
         for turn_id, told in self.turns.items():
-            rule(turn_id in shown, f"section 4: turn {turn_id} ({told.status}) is lost")
+            rule(turn_id in shown or told.doubtful, f"section 4: turn {turn_id} ({told.status}) is lost")
+            if turn_id not in shown:
+                continue
             status = shown[turn_id]["status"]
             if told.status is not None and (told.recorded or status != "interrupted"):
                 rule(status == told.status, f"section 4: {turn_id} ended as {told.status}, shown as {status}")
@@ -222,11 +330,17 @@ class Facts:
 
     def check_places(self, rows: list[Json], turns: list[Json]) -> None:
         """Each queued message is where it may be."""
-        items = [item for turn in turns for item in turn["items"] if item["type"] == "userMessage"]
-        places = [row["clientUserMessageId"] for row in rows] + [item["clientId"] for item in items]
-        for name, message in self.queued.items():
+        places = self._places(rows, turns)
+        for name, message in self.said.items():
             found = places.count(name)
             where = f"section 4: {name} ({message}) is in {found} places"
             rule(found <= 1, where)
             rule(found == 0 or not (message.deleted or message.refused), where)
-            rule(found == 1 or not message.added or message.delete_sent, where)
+            rule(found == 1 or not message.added or message.delete_sent or message.doubtful, where)
+        waited = [self.said[name] for name in places if name in self.said and self.said[name].in_order]
+        for early, late in combinations(waited, 2):
+            rule(late.done is None or late.done > early.sent, f"rule 5: {late} comes after {early}")
+
+    def _places(self, rows: list[Json], turns: list[Json]) -> list[str]:
+        items = [item for turn in turns for item in turn["items"] if item["type"] == "userMessage"]
+        return [item["clientId"] for item in items] + [row["clientUserMessageId"] for row in rows]

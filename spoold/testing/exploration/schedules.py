@@ -6,113 +6,83 @@ random subset of the kinds of steps (swarm testing): what is left out makes room
 
 from __future__ import annotations
 
-import random
-from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import trio
 
 from actors.disk_watch import PROBE_SECONDS
 from spoold.client import ConnectionLost, RpcFailed
-from spoold.testing import World, simulate
-from tests.simulation.reference_model import rule
-from tests.simulation.scene import Scene
-from tests.simulation.steps import ACTS, Step
+from spoold.testing.exploration.coverage import Coverage
+from spoold.testing.exploration.reference_model import rule
+from spoold.testing.exploration.scene import Scene
+from spoold.testing.exploration.step import Step
+from spoold.testing.exploration.steps import ACTS
+from spoold.testing.runtime import Chance
+from spoold.testing.world import World, simulate
 
 Schedule = tuple[Step, ...]
 
 ALWAYS = ("connect", "start_thread", "turn", "switches", "settle")
 WEIGHTS = {
-    "turn": 6, "add": 5, "switches": 10, "settle": 6, "jump": 3, "release": 5, "answer": 5, "resume": 5,
-    "connect": 4, "compare": 2, "restart": 3, "crash": 1, "crash_at": 2, "stop": 1, "start_thread": 3,
+    "turn": 9, "add": 8, "switches": 12, "settle": 7, "jump": 3, "release": 7, "answer": 8, "resume": 6,
+    "connect": 5, "compare": 2, "restart": 4, "crash": 1, "crash_at": 2, "stop": 1, "start_thread": 3,
+    "steer": 4, "look": 3, "burst": 1, "nonsense": 1, "branch": 1, "mark": 1,
 }  # fmt: skip
 GONE = (ConnectionLost, ConnectionRefusedError, RpcFailed, trio.ClosedResourceError)
 """What a client meets when the daemon goes away in the middle of a step."""
-SETTINGS = ("spoold.outbox_bytes=200000", "spoold.runtime_idle_secs=30")
+SETTINGS = ("spoold.outbox_bytes=200000", "spoold.runtime_idle_secs=30", "spoold.requests_in_flight=40")
 LAST_ROUNDS = 60
 STEP_LIMIT = 3000
 """Seconds of the world: a step that takes longer waits for what never comes."""
 
 
-@dataclass
-class Coverage:
-    """What a number of schedules have reached.
-
-    Attributes:
-        schedules: how many were run.
-        states: what a thread was like when a step was taken.
-        pairs: which step followed which.
-        moves: which step was taken in which state.
-        refusals: methods that were refused.
-    """
-
-    schedules: int = 0
-    states: Counter[str] = field(default_factory=Counter)
-    pairs: Counter[tuple[str, str]] = field(default_factory=Counter)
-    moves: Counter[tuple[str, str]] = field(default_factory=Counter)
-    refusals: Counter[str] = field(default_factory=Counter)
-
-    def report(self) -> str:
-        """The numbers, and the corners that were never reached."""
-        every = {(one, two) for one in ACTS for two in ACTS}
-        unseen = sorted(every - self.pairs.keys())
-        lines = [
-            f"{self.schedules} schedules, {sum(self.states.values())} steps",
-            f"{len(self.states)} states: "
-            + ", ".join(f"{state} {count}" for state, count in self.states.most_common()),
-            f"{len(self.pairs)} of {len(every)} pairs of steps, {len(self.moves)} pairs of state and step",
-            "refused: " + ", ".join(f"{what} {count}" for what, count in self.refusals.most_common()),
-        ]
-        if unseen:
-            lines.append("never one after the other: " + ", ".join(f"{a}-{b}" for a, b in unseen[:40]))
-        return "\n".join(lines)
-
-
 def make_schedule(seed: int, length: int = 60) -> Schedule:
     """The schedule of a seed."""
-    chance = random.Random(f"schedule {seed}")
+    chance = Chance(f"schedule {seed}")
     kinds = [*ALWAYS, *(name for name in ACTS if name not in ALWAYS and chance.random() < 0.6)]
     weights = [WEIGHTS.get(name, 2) for name in kinds]
     begin: list[Step] = [("connect", client, 0, 0) for client in range(chance.randint(1, 3))]
     begin.append(("start_thread", 0, chance.randrange(2), 0))
     begin.append(("settle", 0, 0, 0))
     names = chance.choices(kinds, weights, k=chance.randint(length // 4, length))
-    numbers = range(1000)
-    return (*begin, *((name, *chance.choices(numbers, k=3)) for name in names))  # type: ignore[misc]
+
+    def number() -> int:
+        return chance.randrange(1000)
+
+    return (*begin, *((name, number(), number(), number()) for name in names))
 
 
-def run_schedule(seed: int, schedule: Schedule, coverage: Coverage | None = None) -> str:
+def run_schedule(seed: int, schedule: Iterable[Step], coverage: Coverage | None = None) -> str:
     """Run one; the trace.
+
+    Nothing happens in the world while ``schedule`` thinks about the next step.
 
     Raises:
         Exception: a rule is broken, or something failed; with a note that says how to replay it.
     """
-    seen = coverage or Coverage()
+    seen = Coverage() if coverage is None else coverage
+    taken: list[Step] = []
 
     async def scenario(world: World) -> None:
         scene = Scene(world)
         before = ""
         for step in schedule:
+            taken.append(step)
             kind = step[0]
-            if before:
-                seen.pairs[before, kind] += 1
-            for state in states(scene):
-                seen.states[state] += 1
-                seen.moves[state, kind] += 1
+            seen.step(scene, before, kind)
             world.trace.note("step", f"{step}")
             await take(scene, step)
             before = kind
         await end(scene)
-        for client in scene.clients:
-            seen.refusals.update(text.partition(":")[0] for text in client.refusals)
+        seen.ended(scene)
 
     seen.schedules += 1
     try:
         return simulate(scenario, seed, settings=SETTINGS).text()
     except BaseException as error:
-        error.add_note(f"replay with: python -m tests.simulation replay {seed}\nseed={seed} {schedule=}")
+        whole = schedule if isinstance(schedule, tuple) else tuple(taken)
+        error.add_note(f"seed={seed} schedule={whole}\nreplay with: {replayed_by(seed, whole)}")
         raise
 
 
@@ -133,7 +103,7 @@ async def end(scene: Scene) -> None:
     disk.heal()
     for _ in range(3):
         await take(scene, ("restart", 0, 0, 0))
-        if daemon.running and not daemon.dying and not _draining(scene):
+        if daemon.running and not daemon.dying and not scene.stopping:
             break
         await daemon.ended()
     for number, client in enumerate(scene.clients):
@@ -148,6 +118,8 @@ async def end(scene: Scene) -> None:
                     client.send("thread/resume", threadId=thread_id)
         while scene.gates:
             await take(scene, ("release", 0, 0, 0))
+        for gate in scene.world.model.holding():
+            scene.world.model.release(gate)  # asked again, by a turn of a goal
         # Long enough for a disk that has failed to be found well again: what had to wait then goes on.
         await trio.sleep(2 * PROBE_SECONDS)
         await daemon.settled()
@@ -184,32 +156,42 @@ def active(scene: Scene) -> list[str]:
     )
 
 
-def _draining(scene: Scene) -> bool:
-    return scene.stopping
+def written(schedule: Schedule) -> str:
+    """A schedule as text: ``connect, start_thread 0 1, ...``; zeros at the end of a step are left out."""
+    return ", ".join(" ".join(map(str, _without_zeros(step))) for step in schedule)
 
 
-def states(scene: Scene) -> list[str]:
-    """What each thread is like, in few words: what coverage counts."""
-    daemon = scene.daemon
-    if not daemon.running:
-        return ["down"]
-    if scene.stopping:
-        return ["draining"]
-    found = []
-    for thread_id, facts in scene.facts.items():
-        turn = next((c.stream(thread_id).turn for c in scene.clients if thread_id in c.attached), None)
-        watchers = sum(thread_id in client.attached for client in scene.clients)
-        asked = any(client.stream(thread_id).prompts for client in scene.clients)
-        waiting = sum(each.added and not each.deleted for each in facts.queued.values())
-        found.append(
-            f"{'asking' if asked and turn else 'turn' if turn else 'idle'}"
-            f"/{'queue' if waiting else 'empty'}/{'watched' if watchers else 'alone'}"
-        )
-    return found or ["no thread"]
+def _without_zeros(step: Step) -> tuple[str | int, ...]:
+    short: tuple[str | int, ...] = step
+    while short[-1] == 0:
+        short = short[:-1]
+    return short
+
+
+def read(text: str) -> Schedule:
+    """A schedule that was ``written``.
+
+    Raises:
+        ValueError: it is none.
+    """
+    steps: list[Step] = []
+    for part in text.split(","):
+        name, *numbers = part.split()
+        if name not in ACTS or len(numbers) > 3:
+            raise ValueError(f"no such step: {part.strip()}")
+        a, b, c = (*map(int, numbers), 0, 0, 0)[:3]
+        steps.append((name, a, b, c))
+    return tuple(steps)
+
+
+def replayed_by(seed: int, schedule: Schedule) -> str:
+    """The command that runs a schedule again."""
+    given = "" if schedule == make_schedule(seed) else f' --schedule "{written(schedule)}"'
+    return f"spoold-sim replay {seed}{given}"
 
 
 def shorten(seed: int, schedule: Schedule, tries: int = 400) -> Schedule:
-    """Leave out steps as long as the schedule fails in the same way."""
+    """Leave out steps, and then make numbers zero, as long as the schedule fails in the same way."""
     kind = failure_of(seed, schedule)
     if kind is None:
         return schedule
@@ -224,6 +206,17 @@ def shorten(seed: int, schedule: Schedule, tries: int = 400) -> Schedule:
             else:
                 start += size
         size //= 2
+    for place in range(len(schedule)):
+        for number in (1, 2, 3):
+            name, *numbers = schedule[place]
+            if not numbers[number - 1] or tries <= 0:
+                continue
+            numbers[number - 1] = 0
+            a, b, c = numbers
+            simpler = (*schedule[:place], (name, a, b, c), *schedule[place + 1 :])
+            tries -= 1
+            if failure_of(seed, simpler) == kind:
+                schedule = simpler
     return schedule
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
-from spoold.testing import ClientState, SimulatedClient, SimulatedDaemon
-from spoold.testing.client import Pending
-from tests.simulation.reference_model import UNRECORDED, Facts, Stream, rule
+from spoold.testing.client import Pending, SimulatedClient
+from spoold.testing.client_state import ClientState
+from spoold.testing.exploration.reference_model import UNRECORDED, Facts, Stream, rule
+from spoold.testing.world import SimulatedDaemon
 
 Json = dict[str, Any]
 Then = Callable[[Json | None], None]
@@ -16,18 +18,39 @@ Then = Callable[[Json | None], None]
 _ATTACHES = ("thread/start", "thread/resume", "thread/fork")
 
 
+_SAYS = ("turn/start", "turn/steer", "thread/queue/add")
+
+
+def _says(request: Pending, message_id: str | None) -> bool:
+    if request.method not in _SAYS:
+        return False
+    said = request.params.get("turnStartParams", request.params).get("clientUserMessageId")
+    return message_id is not None and said == message_id
+
+
 class WatchedClient(SimulatedClient):
-    """Attributes: ``streams`` of the connection by thread id; ``facts``, shared by all clients."""
+    """See the module docstring.
+
+    Attributes:
+        facts: what was promised to anybody; shared by all clients.
+        streams: what has come over this connection, by thread id.
+        slow: it does not read at present.
+        answers, refusals: how often each method was answered.
+    """
 
     def __init__(self, daemon: SimulatedDaemon, name: str, facts: dict[str, Facts]) -> None:
         super().__init__(daemon, name)
         self.facts = facts
         self.streams: dict[str, Stream] = {}
         self.slow = False
-        self.refusals: list[str] = []
+        self.answers: Counter[str] = Counter()
+        self.refusals: Counter[str] = Counter()
         self._then: dict[Pending, Then] = {}
+        # Invariant: threads whose history was cut while we were attached, until the next snapshot.
+        self._outdated: set[str] = set()
 
     async def connect(self, **capabilities: Any) -> Json:
+        """See ``SimulatedClient.connect``."""
         self.streams = {}
         self.slow = False
         return await super().connect(**capabilities)
@@ -39,7 +62,17 @@ class WatchedClient(SimulatedClient):
             self._then[pending] = then
         return pending
 
+    def say_raw(self, data: bytes) -> None:
+        """Send any bytes."""
+        assert self._channel is not None
+        self._channel.raw(data)
+
+    def knows(self, thread_id: str) -> bool:
+        """Whether it should show what the server has."""
+        return thread_id in self.attached and thread_id not in self._outdated
+
     def stream(self, thread_id: str) -> Stream:
+        """What has come over this connection of a thread."""
         return self.streams.setdefault(thread_id, Stream())
 
     def resuming(self, thread_id: str) -> bool:
@@ -51,11 +84,15 @@ class WatchedClient(SimulatedClient):
 
     def _heard(self, message: Json) -> None:
         if "method" not in message:
+            if message["id"] not in range(1, self._next_id):
+                rule("error" in message, f"{self.name}: {message['id']} was never asked, and is answered")
+                return
             rule(message["id"] in self._pending, f"{self.name}: request {message['id']} is answered twice")
             pending = self._pending[message["id"]]
             if "error" in message:
-                self.refusals.append(f"{pending.method}: {message['error']['message']}")
+                self.refusals[pending.method] += 1
             else:
+                self.answers[pending.method] += 1
                 self._answered(pending, message["result"])
             super()._heard(message)
             then = self._then.pop(pending, None)
@@ -63,20 +100,37 @@ class WatchedClient(SimulatedClient):
                 then(message.get("result"))
             return
         params = message["params"]
+        if message["method"] == "item/started" and params["item"]["type"] == "userMessage":
+            waits = [
+                each.method for each in self._pending.values() if _says(each, params["item"]["clientId"])
+            ]
+            rule(not waits, f"rule 3: {params['item']} is shown before {waits} is answered")
         thread_id = params["thread"]["id"] if "thread" in params else params.get("threadId")
         if thread_id is not None:
             self.stream(thread_id).message(message)
             if "id" not in message:
-                self.facts.setdefault(thread_id, Facts()).told(message)
+                self._learn(thread_id, params.get("thread"))
+                self.facts[thread_id].told(message)
         super()._heard(message)
+        if message["method"] == "thread/reverted" and thread_id in self.attached:
+            self._outdated.add(thread_id)
+            self.send("thread/resume", threadId=thread_id)
 
     def _answered(self, pending: Pending, result: Json) -> None:
         if pending.method in _ATTACHES:
             thread_id = result["thread"]["id"]
             self.stream(thread_id).attach(result, here=thread_id in self.attached)
-            self.facts.setdefault(thread_id, Facts())
+            self._learn(thread_id, result["thread"])
+            if not result.get("replayed"):
+                self._outdated.discard(thread_id)
         elif pending.method == "thread/unsubscribe":
             self.stream(pending.params["threadId"]).detach()
+
+    def _learn(self, thread_id: str, thread: Json | None) -> None:
+        if thread_id not in self.facts:
+            # A fork begins with what its parent had.
+            new = thread is not None and thread["forkedFromId"] is None
+            self.facts[thread_id] = Facts(new=new)
 
     def shown(self, thread_id: str) -> Any:
         """What it shows of a thread, as values that can be compared.

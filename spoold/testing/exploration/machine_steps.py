@@ -1,0 +1,79 @@
+"""Steps of the world: the model and commands go on, time passes, the disk fails, the daemon dies."""
+
+from __future__ import annotations
+
+import trio
+
+from persistence.fault_points import NAMES
+from spoold.testing.exploration.scene import Scene
+
+JUMPS = (0.001, 0.2, 5.0, 70.0, 1900.0)
+FAULTS = ("append", "half an append", "flush", "commit")
+
+
+async def release(scene: Scene, a: int, b: int, c: int) -> None:
+    """What waits for the test goes on: one answer of the model, or one command."""
+    if scene.gates:
+        gate = scene.gates.pop(a % len(scene.gates))
+        scene.world.model.release(gate)
+        scene.world.commands.release(gate)
+
+
+async def switches(scene: Scene, a: int, b: int, c: int) -> None:
+    """A few other tasks run."""
+    for _ in range(a % 12):
+        await trio.lowlevel.checkpoint()
+
+
+async def settle(scene: Scene, a: int, b: int, c: int) -> None:
+    """All that can happen without time passing has happened."""
+    await scene.daemon.settled()
+
+
+async def jump(scene: Scene, a: int, b: int, c: int) -> None:
+    """Time passes: from a moment to more than the unload delay."""
+    await trio.sleep(JUMPS[a % len(JUMPS)])
+
+
+async def compare(scene: Scene, a: int, b: int, c: int) -> None:
+    """The rules that hold when all is quiet."""
+    await scene.compare()
+
+
+async def slow_disk(scene: Scene, a: int, b: int, c: int) -> None:
+    """The disk takes this long from now on."""
+    scene.daemon.disk.slowness = (0.002, 0.5, 20.0)[a % 3]
+
+
+async def fault(scene: Scene, a: int, b: int, c: int) -> None:
+    """Something of the disk fails, soon."""
+    scene.faulty = True
+    scene.daemon.disk.fail(FAULTS[a % len(FAULTS)], after=b % 6, times=1 + c % 2)  # type: ignore[arg-type]
+
+
+async def crash_at(scene: Scene, a: int, b: int, c: int) -> None:
+    """The daemon will die at a point of its way through a commit."""
+    scene.daemon.disk.crash_at(NAMES[a % len(NAMES)], b % 5, power=c % 2 == 0)
+
+
+async def crash(scene: Scene, a: int, b: int, c: int) -> None:
+    """It dies now."""
+    if scene.daemon.running and not scene.daemon.dying:
+        await scene.daemon.crash(power=a % 2 == 0)
+
+
+async def stop(scene: Scene, a: int, b: int, c: int) -> None:
+    """SIGTERM; a second one skips the grace period."""
+    if scene.daemon.running and not scene.daemon.dying:
+        scene.stopping = True
+        scene.daemon.ask_to_stop()
+
+
+async def restart(scene: Scene, a: int, b: int, c: int) -> None:
+    """It is started again, where it has ended."""
+    if not await scene.alive():
+        scene.stopping = False
+        await scene.daemon.start()
+
+
+STEPS = (release, switches, settle, jump, compare, slow_disk, fault, crash_at, crash, stop, restart)
