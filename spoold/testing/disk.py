@@ -54,11 +54,13 @@ class Disk:
     Attributes:
         slowness: the longest time in seconds that a group of writes takes, and again until it is told.
         points: how often each named instant was reached.
+        died_at: how often the daemon has died there, because it was told to.
     """
 
     def __init__(self, chance: Chance, trace: Trace, crash: Callable[[bool], None]) -> None:
         self.slowness = 0.002
         self.points = dict.fromkeys(NAMES, 0)
+        self.died_at = dict.fromkeys(NAMES, 0)
         self._chance = chance
         self._trace = trace
         self._crash = crash
@@ -78,6 +80,7 @@ class Disk:
 
         def act() -> None:
             self._trace.note("dies at", name)
+            self.died_at[name] += 1
             self._crash(power)
             raise Crash
 

@@ -11,8 +11,9 @@ import os
 import pytest
 
 from actors import attach, thread_actor
+from spoold.testing.exploration.connection_model import Stream
 from spoold.testing.exploration.explorer import Findings, Plan, explore_on
-from spoold.testing.exploration.reference_model import Broken, Facts, Register, Said, Stream
+from spoold.testing.exploration.rules import Broken
 from spoold.testing.exploration.schedules import (
     Schedule,
     failure_of,
@@ -22,6 +23,7 @@ from spoold.testing.exploration.schedules import (
     shorten,
 )
 from spoold.testing.exploration.steps import ACTS
+from spoold.testing.exploration.thread_model import Facts, Register, Said
 from tests.simulation.regressions import REGRESSIONS
 from transport.methods import METHODS
 

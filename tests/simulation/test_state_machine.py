@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 
 from actors import attach
-from spoold.testing.exploration.reference_model import Broken
+from spoold.testing.exploration.rules import Broken
 from spoold.testing.exploration.schedules import run_schedule
 from spoold.testing.exploration.step import Step
 from spoold.testing.exploration.steps import ACTS

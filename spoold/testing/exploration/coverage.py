@@ -22,6 +22,7 @@ class Coverage:
         moves: which step was taken in which state.
         refusals: methods that were refused.
         methods: methods that were answered.
+        happened: rare things: how connections ended, error codes, instants at which the daemon died.
     """
 
     schedules: int = 0
@@ -30,6 +31,7 @@ class Coverage:
     moves: Counter[tuple[str, str]] = field(default_factory=Counter)
     refusals: Counter[str] = field(default_factory=Counter)
     methods: Counter[str] = field(default_factory=Counter)
+    happened: Counter[str] = field(default_factory=Counter)
 
     def step(self, scene: Scene, before: str, kind: str) -> None:
         """A step is taken, after another one."""
@@ -41,9 +43,12 @@ class Coverage:
 
     def ended(self, scene: Scene) -> None:
         """A schedule is over."""
+        died_at = scene.daemon.disk.died_at.items()
+        self.happened.update({f"death {name}": count for name, count in died_at if count})
         for client in scene.clients:
             self.refusals.update(client.refusals)
             self.methods.update(client.answers)
+            self.happened.update(client.happened)
 
     def add(self, other: Coverage) -> None:
         """What others have reached, too."""
@@ -53,6 +58,7 @@ class Coverage:
         self.moves += other.moves
         self.refusals += other.refusals
         self.methods += other.methods
+        self.happened += other.happened
 
     def report(self) -> str:
         """The numbers, and the corners that were never reached."""
@@ -64,6 +70,7 @@ class Coverage:
             f"{len(self.pairs)} of {len(ACTS) ** 2} pairs of steps, "
             f"{len(self.moves)} of {len(self.states) * len(ACTS)} pairs of state and step",
             f"answered: {_counted(self.methods)}",
+            f"rare: {_counted(self.happened)}",
             f"refused: {_counted(self.refusals)}",
         ]
         for what, unseen in (("one after the other", unseen_pairs), ("in this state", unseen_moves)):

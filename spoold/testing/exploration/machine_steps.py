@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import trio
+import trio.testing
 
 from persistence.fault_points import NAMES
-from spoold.testing.exploration.scene import Scene
+from spoold.testing.exploration.comparison import check_unloaded, compare_all
+from spoold.testing.exploration.scene import UNLOAD_SECONDS, Scene
 
 JUMPS = (0.001, 0.2, 5.0, 70.0, 1900.0)
+SETTLING = ("before a claim is settled", "after a claim is settled", "before COMMIT")
 FAULTS = ("append", "half an append", "flush", "commit")
 
 
@@ -32,12 +35,25 @@ async def settle(scene: Scene, a: int, b: int, c: int) -> None:
 
 async def jump(scene: Scene, a: int, b: int, c: int) -> None:
     """Time passes: from a moment to more than the unload delay."""
-    await trio.sleep(JUMPS[a % len(JUMPS)])
+    seconds = JUMPS[a % len(JUMPS)]
+    alone = scene.alone()
+    await trio.sleep(seconds)
+    if seconds > UNLOAD_SECONDS:
+        await check_unloaded(scene, alone)
+
+
+async def rush(scene: Scene, a: int, b: int, c: int) -> None:
+    """Time passes while everything that could run waits for its turn: deadlines come early, for once."""
+    clock = trio.lowlevel.current_clock()
+    assert isinstance(clock, trio.testing.MockClock)
+    clock.jump(JUMPS[a % len(JUMPS)])
+    for _ in range(b % 4):
+        await trio.lowlevel.checkpoint()
 
 
 async def compare(scene: Scene, a: int, b: int, c: int) -> None:
     """The rules that hold when all is quiet."""
-    await scene.compare()
+    await compare_all(scene)
 
 
 async def slow_disk(scene: Scene, a: int, b: int, c: int) -> None:
@@ -52,7 +68,7 @@ async def fault(scene: Scene, a: int, b: int, c: int) -> None:
 
 
 async def crash_at(scene: Scene, a: int, b: int, c: int) -> None:
-    """The daemon will die at a point of its way through a commit."""
+    """The daemon will die at a point of its way through a commit, or of its start."""
     scene.daemon.disk.crash_at(NAMES[a % len(NAMES)], b % 5, power=c % 2 == 0)
 
 
@@ -70,10 +86,12 @@ async def stop(scene: Scene, a: int, b: int, c: int) -> None:
 
 
 async def restart(scene: Scene, a: int, b: int, c: int) -> None:
-    """It is started again, where it has ended."""
+    """It is started again, where it has ended; and may die while it settles what it finds."""
     if not await scene.alive():
         scene.stopping = False
+        if a % 4 == 3:
+            scene.daemon.disk.crash_at(SETTLING[b % len(SETTLING)], power=c % 2 == 0)
         await scene.daemon.start()
 
 
-STEPS = (release, switches, settle, jump, compare, slow_disk, fault, crash_at, crash, stop, restart)
+STEPS = (release, switches, settle, jump, rush, compare, slow_disk, fault, crash_at, crash, stop, restart)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from spoold.testing.exploration.rules import rule
 from spoold.testing.exploration.scene import CLIENTS, Scene
 from spoold.testing.exploration.step import Json, of_thread
 from spoold.testing.exploration.watched_client import WatchedClient
@@ -55,14 +56,23 @@ async def delete(scene: Scene, client: WatchedClient, thread: str, c: int) -> No
 
 @of_thread
 async def update(scene: Scene, client: WatchedClient, thread: str, c: int) -> None:
-    """thread/queue/update: a failed row is pending again, a pending one stays so."""
+    """thread/queue/update, with another text: a failed row is pending again, a pending one stays so."""
 
     def then(result: Json | None) -> None:
         rows = (result or {}).get("data", ())
-        if rows and client.connected:
-            row = rows[c % len(rows)]
-            said = row["turnStartParams"]
-            client.send("thread/queue/update", threadId=thread, queuedTurnId=row["id"], turnStartParams=said)
+        if not rows or not client.connected:
+            return
+        row = rows[c % len(rows)]
+        text = f"say again {scene.tick()}"
+        said = {**row["turnStartParams"], "input": [{"type": "text", "text": text}]}
+
+        def updated(result: Json | None) -> None:
+            if result is not None:
+                shown = result["queuedTurn"]["turnStartParams"]["input"][0]["text"]
+                rule(shown == text, f"an update to {text!r} is shown as {shown!r}")
+
+        about = {"threadId": thread, "queuedTurnId": row["id"], "turnStartParams": said}
+        client.ask(updated, "thread/queue/update", **about)
 
     client.ask(then, "thread/queue/list", threadId=thread, limit=100)
 
@@ -75,7 +85,13 @@ async def reorder(scene: Scene, client: WatchedClient, thread: str, c: int) -> N
         ids = [row["id"] for row in (result or {}).get("data", ())]
         if len(ids) > 1 and client.connected:
             scene.facts[thread].reordered()
-            client.send("thread/queue/reorder", threadId=thread, queuedTurnIds=[*ids[1:], ids[0]])
+            wanted = [*ids[1:], ids[0]]
+
+            def reordered(result: Json | None) -> None:
+                shown = [row["id"] for row in result["queuedTurns"]] if result is not None else wanted
+                rule(shown == wanted, f"a reorder to {wanted} gives {shown}")
+
+            client.ask(reordered, "thread/queue/reorder", threadId=thread, queuedTurnIds=wanted)
 
     client.ask(then, "thread/queue/list", threadId=thread, limit=100)
 

@@ -13,9 +13,10 @@ import trio
 
 from actors.disk_watch import PROBE_SECONDS
 from spoold.client import ConnectionLost, RpcFailed
+from spoold.testing.exploration.comparison import check_queues, check_reached, compare_all
 from spoold.testing.exploration.coverage import Coverage
-from spoold.testing.exploration.reference_model import rule
-from spoold.testing.exploration.scene import Scene
+from spoold.testing.exploration.rules import rule
+from spoold.testing.exploration.scene import UNLOAD_SECONDS, Scene
 from spoold.testing.exploration.step import Step
 from spoold.testing.exploration.steps import ACTS
 from spoold.testing.runtime import Chance
@@ -25,13 +26,18 @@ Schedule = tuple[Step, ...]
 
 ALWAYS = ("connect", "start_thread", "turn", "switches", "settle")
 WEIGHTS = {
-    "turn": 9, "add": 8, "switches": 12, "settle": 7, "jump": 3, "release": 7, "answer": 8, "resume": 6,
-    "connect": 5, "compare": 2, "restart": 4, "crash": 1, "crash_at": 2, "stop": 1, "start_thread": 3,
-    "steer": 4, "look": 3, "burst": 1, "nonsense": 1, "branch": 1, "mark": 1,
+    "turn": 9, "add": 8, "switches": 12, "settle": 7, "jump": 3, "rush": 3, "release": 7, "answer": 8,
+    "resume": 6, "connect": 5, "compare": 2, "restart": 4, "crash": 1, "crash_at": 2, "stop": 1,
+    "start_thread": 3, "steer": 4, "look": 3, "burst": 1, "nonsense": 1, "branch": 1, "mark": 1,
 }  # fmt: skip
 GONE = (ConnectionLost, ConnectionRefusedError, RpcFailed, trio.ClosedResourceError)
 """What a client meets when the daemon goes away in the middle of a step."""
-SETTINGS = ("spoold.outbox_bytes=200000", "spoold.runtime_idle_secs=30", "spoold.requests_in_flight=40")
+SETTINGS = (
+    "spoold.outbox_bytes=100000",
+    "spoold.runtime_idle_secs=30",
+    "spoold.requests_in_flight=40",
+    f"thread_unload_delay_secs={UNLOAD_SECONDS}",
+)
 LAST_ROUNDS = 60
 STEP_LIMIT = 3000
 """Seconds of the world: a step that takes longer waits for what never comes."""
@@ -130,20 +136,13 @@ async def end(scene: Scene) -> None:
         if quiet == 2:
             break
     rule(not active(scene), f"turns that do not end: {active(scene)}")
+    scene.told_of_bugs()
+    scene.healed()
+    check_reached(scene)
     await check_queues(scene)
-    await scene.compare()
+    await compare_all(scene)
     await scene.bury()
     scene.told_of_bugs()
-
-
-async def check_queues(scene: Scene) -> None:
-    """Rule 5: in an idle thread only a failed row keeps others waiting."""
-    client = scene.clients[0]
-    for thread_id in sorted(client.attached):
-        rows = (await client.call("thread/queue/list", threadId=thread_id, limit=100))["data"]
-        if rows:
-            state = rows[0]["status"]["type"]
-            rule(state == "failed", f"rule 5: {thread_id} is idle, and its first row is {state}")
 
 
 def active(scene: Scene) -> list[str]:

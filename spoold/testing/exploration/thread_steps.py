@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from spoold.testing.exploration.rules import rule
 from spoold.testing.exploration.scene import THREADS, Scene
 from spoold.testing.exploration.step import Json, of_client, of_thread
 from spoold.testing.exploration.watched_client import WatchedClient
@@ -49,15 +50,25 @@ async def put_away(scene: Scene, client: WatchedClient, thread: str, c: int) -> 
     """thread/archive, thread/unarchive, and now and then thread/delete."""
     facts, method = scene.facts[thread], ("archive", "unarchive", "archive", "unarchive", "delete")[c % 5]
     register, value = (facts.deleted, True) if method == "delete" else (facts.archived, method == "archive")
+    facts.put_away = facts.put_away or method != "unarchive"
     # What the disk has cut in the middle is finished later.
     scene.write(client, register, value, f"thread/{method}", doubtful=True, threadId=thread)
 
 
 @of_thread
 async def fork(scene: Scene, client: WatchedClient, thread: str, c: int) -> None:
-    """thread/fork."""
-    if len(scene.facts) < THREADS:
-        client.send("thread/fork", threadId=thread)
+    """thread/fork: it has all turns that had ended when it was asked for."""
+    if len(scene.facts) >= THREADS:
+        return
+    ended = scene.facts[thread].ended()
+
+    def then(result: Json | None) -> None:
+        if result is not None:
+            has = [turn["id"] for turn in result["thread"]["turns"]]
+            lost = [turn_id for turn_id in ended if turn_id not in has]
+            rule(not lost or bool(scene.facts[thread].cuts), f"the fork has not {lost} of {ended}")
+
+    client.ask(then, "thread/fork", threadId=thread)
 
 
 @of_thread

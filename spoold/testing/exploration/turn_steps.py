@@ -17,8 +17,8 @@ UNREADABLE: tuple[Any, ...] = ({"nothing": "here"}, [], "accept", None)
 async def start_thread(scene: Scene, client: WatchedClient, b: int, c: int) -> None:
     """thread/start, with a tool of the client's own."""
     if len(scene.facts) < THREADS:
-        policy = ("on-request", "never")[b % 2]
-        client.send("thread/start", approvalPolicy=policy, dynamicTools=TOOLS)
+        policy = ("on-request", "never", "untrusted")[b % 3]
+        client.send("thread/start", approvalPolicy=policy, dynamicTools=TOOLS, ephemeral=c % 8 == 7)
 
 
 @of_thread
@@ -54,8 +54,14 @@ async def steer(scene: Scene, client: WatchedClient, thread: str, c: int) -> Non
 @of_thread
 async def interrupt(scene: Scene, client: WatchedClient, thread: str, c: int) -> None:
     """turn/interrupt, of the turn that the client knows to be running."""
-    if (turn_id := client.stream(thread).turn) is not None:
-        client.send("turn/interrupt", threadId=thread, turnId=turn_id)
+    if (turn_id := client.stream(thread).turn) is None:
+        return
+
+    def then(result: Json | None) -> None:
+        if result is not None:
+            scene.facts[thread].interrupts(turn_id)
+
+    client.ask(then, "turn/interrupt", threadId=thread, turnId=turn_id)
 
 
 @of_thread
@@ -70,7 +76,9 @@ async def answer(scene: Scene, client: WatchedClient, thread: str, c: int) -> No
         elif "tool" in asked:
             result = {"contentItems": [{"type": "inputText", "text": "found"}], "success": c % 2 == 0}
         else:
-            result = {"decision": DECISIONS[c % len(DECISIONS)]}
+            decision = DECISIONS[c % len(DECISIONS)]
+            scene.facts[thread].answers.setdefault(asked["itemId"], set()).add(decision)
+            result = {"decision": decision}
         client.answer({"id": request_id}, result)
 
 
@@ -90,6 +98,8 @@ def _say(scene: Scene, client: WatchedClient, thread: str, c: int, method: str, 
 
     def then(result: Json | None) -> None:
         message.refused = result is None
+        if result is not None:
+            message.turn = result["turn"]["id"] if "turn" in result else result["turnId"]
 
     said = [{"type": "text", "text": text}]
     client.ask(then, method, threadId=thread, input=said, clientUserMessageId=message_id, **params)

@@ -6,9 +6,12 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
+from spoold.testing.channel import MemoryChannel
 from spoold.testing.client import Pending, SimulatedClient
 from spoold.testing.client_state import ClientState
-from spoold.testing.exploration.reference_model import UNRECORDED, Facts, Stream, rule
+from spoold.testing.exploration.connection_model import Stream
+from spoold.testing.exploration.rules import UNRECORDED, rule
+from spoold.testing.exploration.thread_model import Facts
 from spoold.testing.world import SimulatedDaemon
 
 Json = dict[str, Any]
@@ -21,13 +24,6 @@ _ATTACHES = ("thread/start", "thread/resume", "thread/fork")
 _SAYS = ("turn/start", "turn/steer", "thread/queue/add")
 
 
-def _says(request: Pending, message_id: str | None) -> bool:
-    if request.method not in _SAYS:
-        return False
-    said = request.params.get("turnStartParams", request.params).get("clientUserMessageId")
-    return message_id is not None and said == message_id
-
-
 class WatchedClient(SimulatedClient):
     """See the module docstring.
 
@@ -36,6 +32,7 @@ class WatchedClient(SimulatedClient):
         streams: what has come over this connection, by thread id.
         slow: it does not read at present.
         answers, refusals: how often each method was answered.
+        happened: how often something rare has happened to it.
     """
 
     def __init__(self, daemon: SimulatedDaemon, name: str, facts: dict[str, Facts]) -> None:
@@ -45,7 +42,10 @@ class WatchedClient(SimulatedClient):
         self.slow = False
         self.answers: Counter[str] = Counter()
         self.refusals: Counter[str] = Counter()
+        self.happened: Counter[str] = Counter()
         self._then: dict[Pending, Then] = {}
+        # Invariant: client ids of messages whose turn/start was not answered when a turn started, by turn.
+        self._unanswered: dict[str, set[str]] = {}
         # Invariant: threads whose history was cut while we were attached, until the next snapshot.
         self._outdated: set[str] = set()
 
@@ -71,6 +71,10 @@ class WatchedClient(SimulatedClient):
         """Whether it should show what the server has."""
         return thread_id in self.attached and thread_id not in self._outdated
 
+    def waits_for(self) -> list[str]:
+        """The methods that were asked for and are not answered."""
+        return [each.method for each in self._pending.values()]
+
     def stream(self, thread_id: str) -> Stream:
         """What has come over this connection of a thread."""
         return self.streams.setdefault(thread_id, Stream())
@@ -91,6 +95,7 @@ class WatchedClient(SimulatedClient):
             pending = self._pending[message["id"]]
             if "error" in message:
                 self.refusals[pending.method] += 1
+                self.happened[f"error {message['error']['code']}"] += 1
             else:
                 self.answers[pending.method] += 1
                 self._answered(pending, message["result"])
@@ -100,13 +105,9 @@ class WatchedClient(SimulatedClient):
                 then(message.get("result"))
             return
         params = message["params"]
-        if message["method"] == "item/started" and params["item"]["type"] == "userMessage":
-            waits = [
-                each.method for each in self._pending.values() if _says(each, params["item"]["clientId"])
-            ]
-            rule(not waits, f"rule 3: {params['item']} is shown before {waits} is answered")
         thread_id = params["thread"]["id"] if "thread" in params else params.get("threadId")
         if thread_id is not None:
+            self._check_order(message, params)
             self.stream(thread_id).message(message)
             if "id" not in message:
                 self._learn(thread_id, params.get("thread"))
@@ -116,12 +117,40 @@ class WatchedClient(SimulatedClient):
             self._outdated.add(thread_id)
             self.send("thread/resume", threadId=thread_id)
 
+    def _check_order(self, message: Json, params: Json) -> None:
+        """Rule 3: an answer comes before what it has caused; rule 6: nobody's thread is put away."""
+        match message["method"]:
+            case "turn/started":
+                self._unanswered[params["turn"]["id"]] = self._saying("turn/start")
+            case "item/started" | "item/completed" if params["item"]["type"] == "userMessage":
+                said = params["item"]["clientId"]
+                # The first one has begun the turn; the others are steered into it.
+                early = said in self._unanswered.pop(params["turnId"], ()) or said in self._saying(*_SAYS)
+                rule(not early, f"rule 3: {said} is shown, or its turn, before its request is answered")
+            case "thread/closed":
+                thread_id = params["threadId"]
+                excused = thread_id not in self.attached or self.facts[thread_id].put_away
+                rule(excused, f"rule 6: {thread_id} is closed under {self.name}")
+                self.happened["unloaded"] += 1
+
+    def _saying(self, *methods: str) -> set[str]:
+        said = [each.params for each in self._pending.values() if each.method in methods]
+        ids = [params.get("turnStartParams", params).get("clientUserMessageId") for params in said]
+        return {each for each in ids if each is not None}
+
+    def _end(self, channel: MemoryChannel) -> None:
+        super()._end(channel)
+        if self.closed is not None:
+            self.happened[f"closed {self.closed[0]}"] += 1
+
     def _answered(self, pending: Pending, result: Json) -> None:
         if pending.method in _ATTACHES:
             thread_id = result["thread"]["id"]
             self.stream(thread_id).attach(result, here=thread_id in self.attached)
             self._learn(thread_id, result["thread"])
-            if not result.get("replayed"):
+            if result.get("replayed"):
+                self.happened["replayed"] += 1
+            else:
                 self._outdated.discard(thread_id)
         elif pending.method == "thread/unsubscribe":
             self.stream(pending.params["threadId"]).detach()
@@ -130,7 +159,8 @@ class WatchedClient(SimulatedClient):
         if thread_id not in self.facts:
             # A fork begins with what its parent had.
             new = thread is not None and thread["forkedFromId"] is None
-            self.facts[thread_id] = Facts(new=new)
+            ephemeral = thread is not None and thread["ephemeral"]
+            self.facts[thread_id] = Facts(new=new, ephemeral=ephemeral)
 
     def shown(self, thread_id: str) -> Any:
         """What it shows of a thread, as values that can be compared.

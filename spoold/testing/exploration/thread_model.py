@@ -1,17 +1,14 @@
-"""The rules of ARCHITECTURE sections 3 and 4, as what any client may and may not see.
+"""What was promised of one thread, to anybody, and so must be found by everybody, also after a crash.
 
-No daemon is imitated here. Two things are kept. A ``Stream`` per connection knows what may come next over it:
-one answer per request, turns one after another, sequence numbers without a gap, prompts that are asked once
-and do not outlive their turn. ``Facts`` per thread know what was promised to anybody, and so must be found by
-everybody, also after a crash:
-
-* a write that was acknowledged has happened, one that was refused has not, one without an answer may have;
-  which of several that overlap came last, nobody knows (``Register``);
-* a message that was queued is in exactly one of queue and transcript, unless it was deleted, then in neither;
-* a turn whose end was told is there, with that status and those items, whatever happens; what was told of a
-  turn that has not ended survives the process, not the machine;
-* messages that were queued one after the other run in that order;
-* turns that a ``thread/revert`` has cut off never come back. While one is on its way, nobody knows which of
+* A write that was acknowledged has happened, one that was refused has not, one without an answer may have;
+  which of several that overlap came last, nobody knows (``Register``).
+* A message that was queued is in exactly one of queue and transcript, unless it was deleted, then in neither.
+  Those that were queued one after the other run in that order. One that a turn has accepted is in the
+  transcript when that turn has ended.
+* A turn whose end was told is there, with that status and those items, whatever happens; what was told of a
+  turn that has not ended survives the process, not the machine.
+* A command ran only if somebody has accepted it; a turn that was interrupted has ended so.
+* Turns that a ``thread/revert`` has cut off never come back. While one is on its way, nobody knows which of
   the turns of these days it takes (``doubtful``); the next read settles it.
 """
 
@@ -22,92 +19,7 @@ from itertools import combinations
 from typing import Any
 
 from spoold.testing.client import Pending
-
-Json = dict[str, Any]
-
-DELTAS = (
-    "item/agentMessage/delta",
-    "item/commandExecution/outputDelta",
-    "item/reasoning/summaryTextDelta",
-    "item/reasoning/textDelta",
-)
-UNRECORDED = "the turn could not be recorded"
-"""How the error of a turn begins that the disk has failed: it is told to have failed, and read as cut off."""
-
-
-class Broken(AssertionError):
-    """A rule is broken."""
-
-
-def rule(held: bool, what: str) -> None:
-    """Raise ``Broken`` unless it is so."""
-    if not held:
-        raise Broken(what)
-
-
-# -- one connection ---------------------------------------------------------------------------------------
-
-
-class Stream:
-    """What has come over one connection, of one thread."""
-
-    def __init__(self) -> None:
-        self.attached = False
-        self.seq: int | None = None
-        self.turn: str | None = None
-        self.knows_turn = False
-        self.prompts: set[int] = set()
-        self.started: set[str] = set()
-
-    def attach(self, result: Json, *, here: bool) -> None:
-        """The answer that attaches; ``here``: this connection was attached already."""
-        if not result.get("replayed"):
-            running = [turn["id"] for turn in result["thread"]["turns"] if turn["status"] == "inProgress"]
-            rule(len(running) <= 1, f"rule 5: two turns run: {running}")
-            self.turn = running[0] if running else None
-            self.knows_turn = bool(running) or result["thread"]["status"]["type"] != "active"
-        elif not here:
-            self.knows_turn = False
-        self.attached, self.seq = True, result.get("seq")
-        self.prompts = set()
-
-    def detach(self) -> None:
-        """The answer to thread/unsubscribe, or the thread is not loaded any more."""
-        self.attached, self.knows_turn, self.seq = False, False, None
-
-    def message(self, message: Json) -> None:
-        """A notification, or a request of the daemon."""
-        method, params = message["method"], message["params"]
-        if "id" in message:
-            rule(self.attached, f"rule 4: {method} was asked of who is not attached")
-            rule(message["id"] not in self.prompts, f"rule 4: request {message['id']} was asked twice")
-            self.prompts.add(message["id"])
-            return
-        if (seq := message.get("seq")) is not None:
-            rule(self.attached, f"rule 4: {method} is numbered for who is not attached")
-            gap = self.seq is not None and seq != self.seq + 1
-            rule(not gap or (method in DELTAS and seq > (self.seq or 0)), f"rule 4: {seq} follows {self.seq}")
-            self.seq = seq
-        match method:
-            case "turn/started":
-                new = params["turn"]["id"]
-                rule(not self.knows_turn or self.turn is None, f"rule 5: {new} starts while {self.turn} runs")
-                rule(not self.prompts, f"prompts {self.prompts} outlive their turn")
-                rule(new not in self.started, f"rule 2: {new} starts twice")
-                self.turn, self.knows_turn = new, True
-                self.started.add(new)
-            case "turn/completed":
-                ended = params["turn"]["id"]
-                rule(not self.knows_turn or self.turn == ended, f"rule 2: {ended} ends, not {self.turn}")
-                self.turn, self.knows_turn = None, True
-            case "serverRequest/resolved":
-                self.prompts.discard(params["requestId"])
-            case "thread/closed" | "thread/archived" | "thread/deleted":
-                self.detach()
-                self.turn, self.prompts = None, set()
-
-
-# -- one thread -------------------------------------------------------------------------------------------
+from spoold.testing.exploration.rules import UNRECORDED, Json, rule
 
 
 @dataclass
@@ -163,12 +75,14 @@ class Said:
     Attributes:
         sent, done: when, in the world's own order of events.
         in_order: it waits for its turn behind those before it.
+        turn: the turn that has accepted it.
         doubtful: a cut may have taken it.
     """
 
     sent: int = 0
     done: int | None = None
     in_order: bool = False
+    turn: str | None = None
     doubtful: bool = False
     added: bool = False
     refused: bool = False
@@ -185,13 +99,20 @@ class ToldTurn:
         status: how it has ended; None: its end was not told.
         recorded: the end is on disk, too.
         items: those that were completed, id and type.
+        interrupted: somebody was told that it is.
         doubtful: a cut may have taken it.
     """
 
     status: str | None = None
     recorded: bool = True
+    interrupted: bool = False
     items: dict[str, str] = field(default_factory=dict)
     doubtful: bool = False
+
+    @property
+    def for_good(self) -> bool:
+        """Whether its end was told, and is on disk."""
+        return self.status is not None and self.recorded
 
 
 class Facts:
@@ -199,12 +120,16 @@ class Facts:
 
     Args:
         new: it has begun empty; a fork has not.
+        ephemeral: nothing of it is promised to outlive anything.
 
     Attributes:
         cuts: requests that cut the history and were not seen to have been worked off.
+        answers: decisions that clients have sent, by the item that was asked about.
+        put_away: somebody has asked for an archive or a delete.
     """
 
-    def __init__(self, *, new: bool = True) -> None:
+    def __init__(self, *, new: bool = True, ephemeral: bool = False) -> None:
+        self.ephemeral = ephemeral
         self.materialised = False
         self.injected = False
         self.name = Register(None) if new else Register.unknown()
@@ -214,6 +139,8 @@ class Facts:
         self.deleted = Register(False)
         self.said: dict[str, Said] = {}
         self.turns: dict[str, ToldTurn] = {}
+        self.answers: dict[str, set[str]] = {}
+        self.put_away = False
         self.cuts: list[tuple[Pending, list[str]]] = []
         self._gone: set[str] = set()
         self._revisions: set[str] = set()
@@ -222,7 +149,7 @@ class Facts:
     def promised(self) -> bool:
         """Whether the thread must be on disk."""
         begun = self.materialised or self.injected or bool(self.turns)
-        return begun or any(each.added for each in self.said.values())
+        return not self.ephemeral and (begun or any(each.added for each in self.said.values()))
 
     @property
     def said_something(self) -> bool:
@@ -238,6 +165,7 @@ class Facts:
                 self.materialised = True
             case "item/completed":
                 item = params["item"]
+                self._check_decision(item)
                 if item.get("status") != "declined":
                     self._turn(params["turnId"]).items[item["id"]] = item["type"]
             case "turn/completed":
@@ -247,6 +175,22 @@ class Facts:
                 turn.status = status
                 error = params["turn"]["error"] or {}
                 turn.recorded = not str(error.get("message")).startswith(UNRECORDED)
+
+    def _check_decision(self, item: Json) -> None:
+        if item["id"] in self.answers:
+            given = self.answers[item["id"]]
+            said = f"{item['id']} is {item['status']}, the answers were {sorted(given)}"
+            rule(item["status"] != "declined" or bool({"decline", "cancel"} & given), said)
+            rule(item["status"] != "completed" or bool({"accept", "acceptForSession"} & given), said)
+
+    def interrupts(self, turn_id: str) -> None:
+        """Somebody was told that this turn is interrupted."""
+        if turn_id in self.turns:
+            self.turns[turn_id].interrupted = True
+
+    def ended(self) -> list[str]:
+        """The turns that nothing can take away any more."""
+        return [turn_id for turn_id, turn in self.turns.items() if turn.for_good and not turn.doubtful]
 
     def _turn(self, turn_id: str) -> ToldTurn:
         if turn_id not in self.turns:
@@ -304,7 +248,7 @@ class Facts:
     def died(self, *, power: bool) -> None:
         """The daemon is dead. With the machine may go what was told of turns whose end is not on disk."""
         for turn_id, turn in list(self.turns.items()):
-            if power and (turn.status is None or not turn.recorded):
+            if power and not turn.for_good:
                 del self.turns[turn_id]
         if power and not any(turn.status for turn in self.turns.values()):
             self.materialised = any(each.added for each in self.said.values())
@@ -323,6 +267,8 @@ class Facts:
             if told.status is not None and (told.recorded or status != "interrupted"):
                 rule(status == told.status, f"section 4: {turn_id} ended as {told.status}, shown as {status}")
             items = {item["id"] for item in shown[turn_id]["items"]}
+            interrupted = not (told.interrupted and told.for_good) or told.status == "interrupted"
+            rule(interrupted, f"{turn_id} was interrupted, and ended as {told.status}")
             lost = {key: kind for key, kind in told.items.items() if key not in items}
             rule(not lost, f"section 4: items of {turn_id} are lost: {lost}")
         open_turns = [turn["id"] for turn in turns if turn["status"] == "inProgress"]
@@ -336,7 +282,9 @@ class Facts:
             where = f"section 4: {name} ({message}) is in {found} places"
             rule(found <= 1, where)
             rule(found == 0 or not (message.deleted or message.refused), where)
-            rule(found == 1 or not message.added or message.delete_sent or message.doubtful, where)
+            accepted = self.turns.get(message.turn or "")
+            kept = (message.added and not message.delete_sent) or (accepted is not None and accepted.for_good)
+            rule(found == 1 or not kept or message.doubtful, where)
         waited = [self.said[name] for name in places if name in self.said and self.said[name].in_order]
         for early, late in combinations(waited, 2):
             rule(late.done is None or late.done > early.sent, f"rule 5: {late} comes after {early}")
