@@ -31,18 +31,12 @@ from actors.deadlines import Deadlines
 from actors.effects import (
     Answer,
     AnswerResume,
-    CancelTurn,
     Decision,
     Effect,
     EndActor,
-    GrowContext,
     OpenFork,
     Refuse,
-    ReloadContext,
     ShowGone,
-    StartTurn,
-    SteerTurn,
-    TellTurn,
 )
 from actors.loading import Load, with_git
 from actors.mailbox import Mailbox
@@ -73,11 +67,11 @@ from actors.peer import Outgoing, Peer
 from actors.publisher import Publisher
 from actors.queue_rows import may_drain
 from actors.refusals import missing, refuse
-from actors.residency import Residency
 from actors.state import ThreadState
 from actors.step import StepContext
 from actors.thread_host import ThreadHost
-from actors.turn_task import TurnRunner, TurnTask
+from actors.thread_runtime import ThreadRuntime
+from actors.turn_task import TurnRunner
 from agent.events import GoalReport, ItemCompleted, ItemDelta
 from agent.model.events import ResponseItem
 from agent.prompt import completed_message
@@ -129,24 +123,27 @@ class ThreadActor:
         self._host = host
         self._store = store
         self._step = step
-        self._runner = runner
         self._load = load
         self._loaded_with: ThreadStartOverrides | None = None
         self._deadlines = Deadlines(unload_after, unattended)
-        self._residency = Residency(runtime_idle)
-        # The model context; None until the first turn needs it. Invariant: grows only by GrowContext.
-        self._context: list[ResponseItem] | None = list(context) if initial is not None else None
-        self._task: TurnTask | None = None
+        self._runtime = ThreadRuntime(
+            thread_id,
+            store,
+            runner,
+            self.mailbox,
+            idle_seconds=runtime_idle,
+            on_use=partial(host.runtime_used, self),
+            context=None if initial is None else context,
+        )
         self._ending = False
         # Invariant: a Drain is in the mailbox.
         self._drain_sent = False
         # Invariant: the message of the step in progress, until it is answered.
         self._in_hand: Message | None = None
-        self._nursery: trio.Nursery | None = None
         shown = NotLoaded() if initial is None else initial.status
         self._publisher = Publisher(thread_id, step, self, seq_floor, shown)
         clear_away = partial(host.clear_away, self)
-        self._acts = ActContext(step, store, self._model_context, clear_away, self._unseen)
+        self._acts = ActContext(step, store, self._runtime.model_context, clear_away, self._unseen)
 
     @property
     def seq(self) -> int:
@@ -176,12 +173,12 @@ class ThreadActor:
     async def run(self) -> None:
         """Live until retired, shut down, or broken. Cancelled: children are killed, nothing is written."""
         try:
-            async with trio.open_nursery() as self._nursery:
-                self._runner.bind(self._nursery)
+            async with trio.open_nursery() as nursery:
+                self._runtime.bind(nursery)
                 try:
                     await self._serve()
                 finally:
-                    self._nursery.cancel_scope.cancel()
+                    nursery.cancel_scope.cancel()
         except Exception:
             log.exception("thread %s failed", self.thread_id)
             await self._fail()
@@ -194,7 +191,8 @@ class ThreadActor:
             return
         self._deadlines.handled()
         while not self._ending:
-            due = self._deadlines.next(self.state, self._residency, draining=self._step.draining())
+            residency, draining = self._runtime.residency, self._step.draining()
+            due = self._deadlines.next(self.state, residency, draining=draining)
             message = await self.mailbox.get(due.at)
             if isinstance(message, DropRuntime) or (message is None and due.what == "runtime"):
                 self._drop_runtime()
@@ -218,26 +216,19 @@ class ThreadActor:
     def pinned(self) -> bool:
         """See ``Holder.pinned``."""
         state = self.state
-        return state is None or state.turn is not None or not state.materialised or self._runner.busy
+        return state is None or state.turn is not None or not state.materialised or self._runtime.runner.busy
 
     def ask_to_drop(self) -> None:
         """See ``Holder.ask_to_drop``."""
         self.mailbox.put_always(DropRuntime())
 
-    def _use_runtime(self) -> None:
-        self._residency.used(trio.current_time())
-        self._host.runtime_used(self)
-
     def _drop_runtime(self) -> None:
         if self.pinned:
             # Nobody says when a command in the background ends: look again after another idle time.
-            self._residency.used(trio.current_time())
+            self._runtime.keep()
             return
-        self._context = None
-        self._task = None
+        self._runtime.drop()
         self._publisher.ring.forget()
-        self._runner.drop()
-        self._residency.dropped()
         self._host.runtime_dropped(self)
 
     async def _load_first(self, load: Load) -> bool:
@@ -372,17 +363,18 @@ class ThreadActor:
         had_turn = self.state is not None and self.state.turn is not None
         self._deadlines.adopted(self.state, decision.state)
         self.state = decision.state
+        provider = decision.state.settings.model_provider
         for effect in decision.effects:
             if isinstance(effect, Answer | AnswerResume | Refuse):
                 self._in_hand = None
-            if not self._publisher.publish(effect):
+            if not (self._publisher.publish(effect) or self._runtime.carry_out(effect, provider)):
                 self._carry_out(effect)
         decision.state.check_invariants()
         if not (self._drain_sent or self._ending or self._must_not_drain()) and may_drain(decision.state):
             self._drain_sent = True
             self.mailbox.put_always(Drain())
         if had_turn and decision.state.turn is None:
-            self._use_runtime()
+            self._runtime.use()
             self._host.turn_over()
 
     def _must_not_drain(self) -> bool:
@@ -399,16 +391,15 @@ class ThreadActor:
                 raise InvalidRequest(f"thread not found: {self.thread_id}")
             case TurnStart():
                 state = await with_git(state)
-                return turns.start(state, message, step, await self._model_context())
+                return turns.start(state, message, step, await self._runtime.model_context())
             case TurnSteer():
                 return turns.steer(state, message, step)
             case TurnInterrupt():
                 return turns.interrupt(state, message, step, await self._unseen())
             case TurnEnded():
-                # The end of an old turn may come when a new one runs already: what was said to that stays.
-                task = self._task
-                left = task.take_unconsumed() if task is not None and task.turn_id == message.turn_id else []
-                return turns.ended(state, message, step, left, self._context or [], await self._unseen())
+                left = self._runtime.take_unconsumed(message.turn_id)
+                context = self._runtime.context_in_memory
+                return turns.ended(state, message, step, left, context, await self._unseen())
             case TurnAsked(question=GoalReport() as report):
                 return goals.asked(state, message, report, step)
             case TurnAsked():
@@ -418,7 +409,7 @@ class ThreadActor:
             case Unattended():
                 return questions.unattended(state, self._deadlines.policy)
             case GoalDue():
-                return turns.continue_goal(state, step, await self._model_context())
+                return turns.continue_goal(state, step, await self._runtime.model_context())
             case Resume():
                 return await self._resume(state, message)
             case Read():
@@ -439,7 +430,7 @@ class ThreadActor:
                 if self._must_not_drain() or not may_drain(state):
                     return Decision(state)
                 state = await with_git(state)
-                return queue_drain.drain(state, step, await self._model_context())
+                return queue_drain.drain(state, step, await self._runtime.model_context())
             case DropRuntime():
                 raise AssertionError("the loop drops the runtime itself: no state changes")
             case Leave() | Shutdown():
@@ -464,34 +455,9 @@ class ThreadActor:
         turn = None if self.state is None else self.state.turn
         return [await completed_message(each, self._step.now_ms) for each in turn.untaken] if turn else []
 
-    async def _model_context(self) -> list[ResponseItem]:
-        if self._context is None:
-            self._context = (await self._store.resume_state(self.thread_id)).context
-        self._use_runtime()
-        return self._context
-
     def _carry_out(self, effect: Effect) -> None:
         """The effects that concern the actor itself. Nothing waits."""
         match effect:
-            case GrowContext(items=items):
-                if self._context is not None:
-                    self._context.extend(items)
-            case ReloadContext():
-                self._context = None
-            case StartTurn(job=job):
-                assert self._nursery is not None
-                assert self.state is not None
-                self._task = TurnTask(job, self.state.settings.model_provider, self.mailbox, self._runner)
-                self._nursery.start_soon(self._task.run)
-            case SteerTurn(submission=submission):
-                assert self._task is not None
-                self._task.steer(submission)
-            case TellTurn(note=note):
-                if self._task is not None:
-                    self._task.tell(note)
-            case CancelTurn(turn_id=turn_id):
-                if self._task is not None and self._task.turn_id == turn_id:
-                    self._task.cancel()
             case OpenFork():
                 self._host.open_fork(effect, self.thread_id)
             case EndActor():
