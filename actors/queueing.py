@@ -111,7 +111,7 @@ class QueueAdd:
         if busy and self.params.when_busy == "interrupt":
             # Before all others: it is what the user wants instead of what runs.
             row = replace(row, order=state.queue.first_order())
-            decision = turns.shut_down(state, step, await context.unseen())
+            decision = turns.shut_down(state, step, await turns.untaken_messages(state, step))
             if decision.state.queue.paused:
                 # Whoever interrupts for a message wants it to run.
                 decision.queue.append(rows.pause(state.record.id, False))

@@ -3,9 +3,10 @@
 One Trio task, one mailbox, one step at a time. A step takes a message and
 
 1. *decides*: a function of (state, message) gives the next state, the lines for the rollout, and the
-   effects to publish (``actors.turns``, ``turn_events``, ``questions``, ``attach``);
+   effects to publish (``actors.decider``);
 2. *commits*: awaits the store; if that fails, nothing was published and the state is as before;
-3. *publishes*: hands replies and notifications to the outboxes, starts and cancels the turn. No await.
+3. *publishes*: hands replies and notifications to the outboxes (``publisher``), starts and cancels the
+   turn (``thread_runtime``). No await.
 
 The actor loads itself as its first step, so a second resume that arrives meanwhile waits in the mailbox
 and finds the thread loaded. It ends through its supervisor (``retire``), which removes it in the same
@@ -25,9 +26,10 @@ from functools import partial
 
 import trio
 
-from actors import attach, goals, questions, queue_claims, queue_drain, turn_events, turns
+from actors import queue_claims, turns
 from actors.acts import ActContext
 from actors.deadlines import Deadlines
+from actors.decider import Decider
 from actors.effects import (
     Answer,
     AnswerResume,
@@ -36,50 +38,36 @@ from actors.effects import (
     EndActor,
     OpenFork,
     Refuse,
-    ShowGone,
 )
-from actors.loading import Load, with_git
+from actors.loading import Load, Loader
 from actors.mailbox import Mailbox
 from actors.messages import (
-    Answered,
     Drain,
     DropRuntime,
     GoalDue,
     Leave,
     Message,
-    PeerGone,
     Perform,
-    Read,
-    ReadHistory,
     Resume,
     Shutdown,
     Started,
-    TurnAsked,
-    TurnEnded,
-    TurnInterrupt,
     TurnPosted,
-    TurnStart,
-    TurnSteer,
     Unattended,
-    Unsubscribe,
 )
 from actors.peer import Outgoing, Peer
 from actors.publisher import Publisher
-from actors.queue_rows import may_drain
 from actors.refusals import missing, refuse
 from actors.state import ThreadState
 from actors.step import StepContext
 from actors.thread_host import ThreadHost
 from actors.thread_runtime import ThreadRuntime
 from actors.turn_task import TurnRunner
-from agent.events import GoalReport, ItemCompleted, ItemDelta
+from agent.events import ItemDelta
 from agent.model.events import ResponseItem
-from agent.prompt import completed_message
 from persistence.config import Unattended as UnattendedPolicy
 from persistence.errors import StoreError
 from persistence.store import Batch, Store
 from protocol.errors import InternalError, InvalidRequest, RpcError
-from protocol.thread_methods import ThreadStartOverrides
 from protocol.threads import NotLoaded, SystemErrorStatus, TurnError
 
 log = logging.getLogger(__name__)
@@ -123,8 +111,7 @@ class ThreadActor:
         self._host = host
         self._store = store
         self._step = step
-        self._load = load
-        self._loaded_with: ThreadStartOverrides | None = None
+        self._loader = None if load is None else Loader(load)
         self._deadlines = Deadlines(unload_after, unattended)
         self._runtime = ThreadRuntime(
             thread_id,
@@ -142,8 +129,8 @@ class ThreadActor:
         self._in_hand: Message | None = None
         shown = NotLoaded() if initial is None else initial.status
         self._publisher = Publisher(thread_id, step, self, seq_floor, shown)
-        clear_away = partial(host.clear_away, self)
-        self._acts = ActContext(step, store, self._runtime.model_context, clear_away, self._unseen)
+        acts = ActContext(step, store, self._runtime.model_context, partial(host.clear_away, self))
+        self._decider = Decider(step, store, self._runtime, self._publisher, acts, unattended, self._loader)
 
     @property
     def seq(self) -> int:
@@ -187,7 +174,7 @@ class ThreadActor:
             self.finished.set()
 
     async def _serve(self) -> None:
-        if self._load is not None and not await self._load_first(self._load):
+        if self._loader is not None and not await self._load_first(self._loader):
             return
         self._deadlines.handled()
         while not self._ending:
@@ -231,13 +218,15 @@ class ThreadActor:
         self._publisher.ring.forget()
         self._host.runtime_dropped(self)
 
-    async def _load_first(self, load: Load) -> bool:
+    # -- how it begins, and how it breaks ------------------------------------------------------------------
+
+    async def _load_first(self, loader: Loader) -> bool:
         """Load for the first message that can be served; each before it is refused with its own error."""
         while True:
             message = await self.mailbox.get(math.inf)
             assert message is not None, "without a deadline there is a message"
             self._in_hand = message
-            error = await self._load_for(message, load)
+            error = await self._load_for(message, loader)
             if error is None:
                 await self._handle(message)
                 return True
@@ -246,11 +235,9 @@ class ThreadActor:
             if self._host.retire(self):
                 return False
 
-    async def _load_for(self, message: Message, load: Load) -> RpcError | None:
-        overrides = message.params if isinstance(message, Resume) else None
+    async def _load_for(self, message: Message, loader: Loader) -> RpcError | None:
         try:
-            self.state = await load(overrides)
-            self._loaded_with = overrides
+            self.state = await loader.load(message.params if isinstance(message, Resume) else None)
         except RpcError as error:
             return (missing(message, self.thread_id) if isinstance(error, InvalidRequest) else None) or error
         except Exception:
@@ -370,90 +357,18 @@ class ThreadActor:
             if not (self._publisher.publish(effect) or self._runtime.carry_out(effect, provider)):
                 self._carry_out(effect)
         decision.state.check_invariants()
-        if not (self._drain_sent or self._ending or self._must_not_drain()) and may_drain(decision.state):
+        if not (self._drain_sent or self._ending) and self._decider.may_drain(decision.state):
             self._drain_sent = True
             self.mailbox.put_always(Drain())
         if had_turn and decision.state.turn is None:
             self._runtime.use()
             self._host.turn_over()
 
-    def _must_not_drain(self) -> bool:
-        """Whether a turn from the queue could only fail; on a disk that is well again it is tried again."""
-        return self._step.draining() or self._store.health.refuses
-
     async def _decide(self, message: Message) -> Decision:
-        state, step = self.state, self._step
-        assert state is not None
-        match message:
-            case TurnPosted():
-                return turn_events.posted(state, message, step)
-            case TurnStart() | TurnSteer() | TurnInterrupt() if not state.announced:
-                raise InvalidRequest(f"thread not found: {self.thread_id}")
-            case TurnStart():
-                state = await with_git(state)
-                return turns.start(state, message, step, await self._runtime.model_context())
-            case TurnSteer():
-                return turns.steer(state, message, step)
-            case TurnInterrupt():
-                return turns.interrupt(state, message, step, await self._unseen())
-            case TurnEnded():
-                left = self._runtime.take_unconsumed(message.turn_id)
-                context = self._runtime.context_in_memory
-                return turns.ended(state, message, step, left, context, await self._unseen())
-            case TurnAsked(question=GoalReport() as report):
-                return goals.asked(state, message, report, step)
-            case TurnAsked():
-                return questions.asked(state, message, step)
-            case Answered():
-                return questions.answered(state, message)
-            case Unattended():
-                return questions.unattended(state, self._deadlines.policy)
-            case GoalDue():
-                return turns.continue_goal(state, step, await self._runtime.model_context())
-            case Resume():
-                return await self._resume(state, message)
-            case Read():
-                result = await attach.read(state, message, self._store)
-                return Decision(state, effects=[Answer(message.reply, result)])
-            case ReadHistory():
-                return await attach.read_history(state, message)
-            case Started():
-                return await attach.started(state, message, self._store, step.runtime.new_id())
-            case Unsubscribe():
-                return attach.unsubscribed(state, message)
-            case PeerGone():
-                return attach.peer_gone(state, message)
-            case Perform():
-                return await message.act.decide(state, message.reply, self._acts)
-            case Drain():
-                self._drain_sent = False
-                if self._must_not_drain() or not may_drain(state):
-                    return Decision(state)
-                state = await with_git(state)
-                return queue_drain.drain(state, step, await self._runtime.model_context())
-            case DropRuntime():
-                raise AssertionError("the loop drops the runtime itself: no state changes")
-            case Leave() | Shutdown():
-                decision = turns.shut_down(state, step, await self._unseen())
-                # Of the end of the daemon the connections tell; of this nothing else does.
-                gone = [ShowGone()] if state.announced and isinstance(message, Leave) else []
-                decision.effects += [*gone, EndActor()]
-                return decision
-
-    async def _resume(self, state: ThreadState, message: Resume) -> Decision:
-        if not state.announced and self._load is not None and message.params is not self._loaded_with:
-            # It was loaded for an act, or for a resume that failed: this one's overrides count.
-            state = await self._load(message.params)
-        publisher, epoch = self._publisher, self._step.epoch
-        found = await attach.snapshot(
-            state, message, self._store, publisher.ring, epoch, publisher.live.shown()
-        )
-        return attach.resumed(state, message, found, epoch)
-
-    async def _unseen(self) -> list[ItemCompleted]:
-        """What the running turn was told and is not in the transcript yet."""
-        turn = None if self.state is None else self.state.turn
-        return [await completed_message(each, self._step.now_ms) for each in turn.untaken] if turn else []
+        assert self.state is not None
+        if isinstance(message, Drain):
+            self._drain_sent = False
+        return await self._decider.decide(self.state, message)
 
     def _carry_out(self, effect: Effect) -> None:
         """The effects that concern the actor itself. Nothing waits."""

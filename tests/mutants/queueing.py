@@ -5,7 +5,7 @@ from __future__ import annotations
 from tests.mutants.mutant import EXPLORATION, Mutant
 
 ROWS, DRAIN, CLAIMS = "actors/queue_rows.py", "actors/queue_drain.py", "actors/queue_claims.py"
-WAITING = "actors/waiting_rows.py"
+WAITING, DECIDER = "actors/waiting_rows.py", "actors/decider.py"
 QUEUEING, STORED, ACTOR = "actors/queueing.py", "persistence/queue.py", "actors/thread_actor.py"
 ONE_PLACE = "§4: no queued turn is lost, none runs twice"
 IDLE = "rule 5: drains only when the thread is idle"
@@ -289,9 +289,9 @@ MUTANTS = [
     Mutant(
         "the queue is tried on a disk that is known to fail",
         "docs/durability.md: nothing runs from a queue meanwhile",
-        ACTOR,
-        "        return self._step.draining() or self._store.health.refuses\n",
-        "        return self._step.draining()\n",
+        DECIDER,
+        "self._step.draining() or self._store.health.refuses\n",
+        "self._step.draining()\n",
         [
             "tests/actors/test_queue_on_a_bad_disk.py::"
             "test_a_claim_that_could_not_be_stored_is_tried_again_when_the_disk_is_well"
@@ -300,9 +300,9 @@ MUTANTS = [
     Mutant(
         "a daemon that drains starts what is queued",
         "rule 13: shutdown is ordered",
-        ACTOR,
-        "        return self._step.draining() or self._store.health.refuses\n",
-        "        return self._store.health.refuses\n",
+        DECIDER,
+        "self._step.draining() or self._store.health.refuses\n",
+        "self._store.health.refuses\n",
         ["tests/actors/test_queue.py::test_a_daemon_that_drains_leaves_the_queue_alone_and_rests"],
     ),
     Mutant(
