@@ -16,7 +16,6 @@ from actors.effects import Decision
 from actors.peer import Reply
 from actors.state import ThreadState
 from actors.step import StepContext
-from agent.events import ItemCompleted
 from agent.model.events import ResponseItem
 from persistence.store import Store
 from protocol.errors import InvalidRequest, RpcError
@@ -32,14 +31,12 @@ class ActContext:
         model_context: the thread's model context, loaded if it is not.
         clear_away: ends the actors of these threads and waits until they are gone; until the act's step is
             over they are not loaded again. Gives those that the act may take along.
-        unseen: user messages that the running turn was told and has not taken.
     """
 
     step: StepContext
     store: Store
     model_context: Callable[[], Awaitable[list[ResponseItem]]]
     clear_away: Callable[[list[str]], Awaitable[list[str]]]
-    unseen: Callable[[], Awaitable[list[ItemCompleted]]]
 
 
 class Act(Protocol):

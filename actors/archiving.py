@@ -87,7 +87,7 @@ async def _put_away(state: ThreadState, context: ActContext, *, archived_too: bo
             record = await context.store.thread(each)
             if record is not None and (archived_too or not record.archived):
                 descendants.append(each)
-    interrupted = turns.shut_down(state, context.step, await context.unseen())
+    interrupted = turns.shut_down(state, context.step, await turns.untaken_messages(state, context.step))
     # The file may stay where it is because the disk fails; the end of the turn is then recorded all the same.
     decision = Decision(interrupted.state, first=interrupted if state.turn is not None else None)
     decision.also = descendants

@@ -150,7 +150,7 @@ def _check(state: ThreadState) -> None:
 
 async def _cut(state: ThreadState, before_turn_id: str, context: ActContext) -> Decision:
     """End what runs and cut the history on disk. From here on there is no way back."""
-    decision = turns.shut_down(state, context.step, await context.unseen())
+    decision = turns.shut_down(state, context.step, await turns.untaken_messages(state, context.step))
     await context.store.revert(state.record.id, before_turn_id, context.step.now_ms)
     # The running turn is in the part that is cut off: its lines have no place in what is left.
     decision.lines = []

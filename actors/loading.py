@@ -24,6 +24,30 @@ Load = Callable[[ThreadStartOverrides | None], Awaitable[ThreadState]]
 """Reads a thread's state from disk, with the overrides of a resume or without."""
 
 
+class Loader:
+    """Loads one thread, and knows with which overrides it has.
+
+    The overrides of a resume count only while clients do not know the thread as loaded: of what was loaded
+    for an act, or for a resume that failed, nobody has seen the settings.
+    """
+
+    def __init__(self, load: Load) -> None:
+        self._load = load
+        self._loaded_with: ThreadStartOverrides | None = None
+
+    async def load(self, overrides: ThreadStartOverrides | None) -> ThreadState:
+        """Load it for its first message. Raises as ``load_thread`` does."""
+        state = await self._load(overrides)
+        self._loaded_with = overrides
+        return state
+
+    async def overridden(self, state: ThreadState, overrides: ThreadStartOverrides) -> ThreadState:
+        """The loaded thread as a resume with these overrides finds it."""
+        if state.announced or overrides is self._loaded_with:
+            return state
+        return await self._load(overrides)
+
+
 async def load_thread(
     store: Store, config: Config, params: ThreadStartOverrides | None, thread_id: str, server_cwd: str
 ) -> ThreadState:

@@ -5,11 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 from actors.effects import Decision
-from actors.queue_rows import SHOWN, view
+from actors.queue_pages import change_of
 from actors.state import ThreadState
 from actors.step import StepContext
 from persistence import queue as rows
-from protocol.queue_methods import QueueChanged
 
 
 def message_recorded(decision: Decision, item_id: str) -> None:
@@ -58,10 +57,5 @@ def turn_over(decision: Decision, *, completed: bool, interrupted: bool, step: S
 
 def show(decision: Decision) -> None:
     """Tell the subscribers what waits."""
-    queue = decision.state.queue
-    note = QueueChanged(
-        thread_id=decision.state.record.id,
-        queued_turns=[view(row) for row in queue.rows.page(0, SHOWN)],
-        total=len(queue.rows),
-    )
-    decision.notify("thread/queue/changed", note)
+    state = decision.state
+    decision.notify("thread/queue/changed", change_of(state.record.id, state.queue.rows))

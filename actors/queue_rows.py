@@ -22,9 +22,6 @@ from protocol.queue_methods import QueuedTurnView, RowFailed, RowPending, RowSta
 if TYPE_CHECKING:
     from actors.state import ThreadState
 
-SHOWN = 100
-"""Rows in a ``thread/queue/changed``; the rest is listed page by page."""
-
 
 @dataclass(frozen=True, slots=True)
 class Queue:

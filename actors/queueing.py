@@ -17,6 +17,7 @@ from actors.loading import with_git
 from actors.peer import Reply
 from actors.queue_claims import show
 from actors.queue_drain import dispatch
+from actors.queue_pages import listed
 from actors.queue_rows import view
 from actors.state import ThreadState
 from actors.step import draining_error
@@ -32,7 +33,6 @@ from protocol.queue_methods import (
     QueueDeleteResult,
     QueuedTurnView,
     QueueListParams,
-    QueueListResult,
     QueueReorderParams,
     QueueReorderResult,
     QueueStartParams,
@@ -43,8 +43,6 @@ from protocol.turn_methods import TurnStartParams
 Shape = Literal["turn", "submission"]
 """``turn``: the canonical shape (queuedTurn); ``submission``: the reference's (queuedSubmission)."""
 
-MAX_PAGE = 100
-DEFAULT_PAGE = 25
 EMPTY_INPUT = "only user input can be added to the user-message queue"
 BUSY = "thread already has an active or pending turn"
 
@@ -111,7 +109,7 @@ class QueueAdd:
         if busy and self.params.when_busy == "interrupt":
             # Before all others: it is what the user wants instead of what runs.
             row = replace(row, order=state.queue.first_order())
-            decision = turns.shut_down(state, step, await context.unseen())
+            decision = turns.shut_down(state, step, await turns.untaken_messages(state, step))
             if decision.state.queue.paused:
                 # Whoever interrupts for a message wants it to run.
                 decision.queue.append(rows.pause(state.record.id, False))
@@ -202,25 +200,9 @@ class QueueList:
     async def decide(self, state: ThreadState, reply: Reply, context: ActContext) -> Decision:
         """See ``Act.decide``."""
         _check(state, "turn")
-        offset = self._offset()
-        limit = DEFAULT_PAGE if self.params.limit is None else min(max(1, self.params.limit), MAX_PAGE)
-        waiting = state.queue.rows
-        end = offset + limit
         decision = Decision(state)
-        page = QueueListResult(
-            data=[view(row) for row in waiting.page(offset, limit)],
-            next_cursor=str(end) if end < len(waiting) else None,
-        )
-        decision.answer(reply, page)
+        decision.answer(reply, listed(self.params, state.queue.rows))
         return decision
-
-    def _offset(self) -> int:
-        cursor = self.params.cursor
-        if cursor is None:
-            return 0
-        if not (cursor.isascii() and cursor.isdigit() and len(cursor) < 16):
-            raise InvalidRequest(f"invalid cursor: {cursor}")
-        return int(cursor)
 
     def missing(self, thread_id: str) -> RpcError:
         """See ``Act.missing``."""

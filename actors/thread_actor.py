@@ -3,9 +3,10 @@
 One Trio task, one mailbox, one step at a time. A step takes a message and
 
 1. *decides*: a function of (state, message) gives the next state, the lines for the rollout, and the
-   effects to publish (``actors.turns``, ``turn_events``, ``questions``, ``attach``);
+   effects to publish (``actors.decider``);
 2. *commits*: awaits the store; if that fails, nothing was published and the state is as before;
-3. *publishes*: hands replies and notifications to the outboxes, starts and cancels the turn. No await.
+3. *publishes*: hands replies and notifications to the outboxes (``publisher``), starts and cancels the
+   turn (``thread_runtime``). No await.
 
 The actor loads itself as its first step, so a second resume that arrives meanwhile waits in the mailbox
 and finds the thread loaded. It ends through its supervisor (``retire``), which removes it in the same
@@ -25,67 +26,48 @@ from functools import partial
 
 import trio
 
-from actors import attach, goals, questions, queue_claims, queue_drain, turn_events, turns
+from actors import queue_claims, turns
 from actors.acts import ActContext
 from actors.deadlines import Deadlines
+from actors.decider import Decider
 from actors.effects import (
     Answer,
     AnswerResume,
-    CancelTurn,
     Decision,
     Effect,
     EndActor,
-    GrowContext,
     OpenFork,
     Refuse,
-    ReloadContext,
-    ShowGone,
-    StartTurn,
-    SteerTurn,
-    TellTurn,
 )
-from actors.loading import Load, with_git
+from actors.loading import Load, Loader
 from actors.mailbox import Mailbox
 from actors.messages import (
-    Answered,
     Drain,
     DropRuntime,
     GoalDue,
     Leave,
     Message,
-    PeerGone,
     Perform,
-    Read,
-    ReadHistory,
     Resume,
     Shutdown,
     Started,
-    TurnAsked,
-    TurnEnded,
-    TurnInterrupt,
     TurnPosted,
-    TurnStart,
-    TurnSteer,
     Unattended,
-    Unsubscribe,
 )
 from actors.peer import Outgoing, Peer
 from actors.publisher import Publisher
-from actors.queue_rows import may_drain
 from actors.refusals import missing, refuse
-from actors.residency import Residency
 from actors.state import ThreadState
 from actors.step import StepContext
 from actors.thread_host import ThreadHost
-from actors.turn_task import TurnRunner, TurnTask
-from agent.events import GoalReport, ItemCompleted, ItemDelta
+from actors.thread_runtime import ThreadRuntime
+from actors.turn_task import TurnRunner
+from agent.events import ItemDelta
 from agent.model.events import ResponseItem
-from agent.prompt import completed_message
 from persistence.config import Unattended as UnattendedPolicy
 from persistence.errors import StoreError
 from persistence.store import Batch, Store
 from protocol.errors import InternalError, InvalidRequest, RpcError
-from protocol.thread_methods import ThreadStartOverrides
 from protocol.threads import NotLoaded, SystemErrorStatus, TurnError
 
 log = logging.getLogger(__name__)
@@ -129,24 +111,26 @@ class ThreadActor:
         self._host = host
         self._store = store
         self._step = step
-        self._runner = runner
-        self._load = load
-        self._loaded_with: ThreadStartOverrides | None = None
+        self._loader = None if load is None else Loader(load)
         self._deadlines = Deadlines(unload_after, unattended)
-        self._residency = Residency(runtime_idle)
-        # The model context; None until the first turn needs it. Invariant: grows only by GrowContext.
-        self._context: list[ResponseItem] | None = list(context) if initial is not None else None
-        self._task: TurnTask | None = None
+        self._runtime = ThreadRuntime(
+            thread_id,
+            store,
+            runner,
+            self.mailbox,
+            idle_seconds=runtime_idle,
+            on_use=partial(host.runtime_used, self),
+            context=None if initial is None else context,
+        )
         self._ending = False
         # Invariant: a Drain is in the mailbox.
         self._drain_sent = False
         # Invariant: the message of the step in progress, until it is answered.
         self._in_hand: Message | None = None
-        self._nursery: trio.Nursery | None = None
         shown = NotLoaded() if initial is None else initial.status
         self._publisher = Publisher(thread_id, step, self, seq_floor, shown)
-        clear_away = partial(host.clear_away, self)
-        self._acts = ActContext(step, store, self._model_context, clear_away, self._unseen)
+        acts = ActContext(step, store, self._runtime.model_context, partial(host.clear_away, self))
+        self._decider = Decider(step, store, self._runtime, self._publisher, acts, unattended, self._loader)
 
     @property
     def seq(self) -> int:
@@ -176,12 +160,12 @@ class ThreadActor:
     async def run(self) -> None:
         """Live until retired, shut down, or broken. Cancelled: children are killed, nothing is written."""
         try:
-            async with trio.open_nursery() as self._nursery:
-                self._runner.bind(self._nursery)
+            async with trio.open_nursery() as nursery:
+                self._runtime.bind(nursery)
                 try:
                     await self._serve()
                 finally:
-                    self._nursery.cancel_scope.cancel()
+                    nursery.cancel_scope.cancel()
         except Exception:
             log.exception("thread %s failed", self.thread_id)
             await self._fail()
@@ -190,11 +174,12 @@ class ThreadActor:
             self.finished.set()
 
     async def _serve(self) -> None:
-        if self._load is not None and not await self._load_first(self._load):
+        if self._loader is not None and not await self._load_first(self._loader):
             return
         self._deadlines.handled()
         while not self._ending:
-            due = self._deadlines.next(self.state, self._residency, draining=self._step.draining())
+            residency, draining = self._runtime.residency, self._step.draining()
+            due = self._deadlines.next(self.state, residency, draining=draining)
             message = await self.mailbox.get(due.at)
             if isinstance(message, DropRuntime) or (message is None and due.what == "runtime"):
                 self._drop_runtime()
@@ -218,35 +203,30 @@ class ThreadActor:
     def pinned(self) -> bool:
         """See ``Holder.pinned``."""
         state = self.state
-        return state is None or state.turn is not None or not state.materialised or self._runner.busy
+        return state is None or state.turn is not None or not state.materialised or self._runtime.runner.busy
 
     def ask_to_drop(self) -> None:
         """See ``Holder.ask_to_drop``."""
         self.mailbox.put_always(DropRuntime())
 
-    def _use_runtime(self) -> None:
-        self._residency.used(trio.current_time())
-        self._host.runtime_used(self)
-
     def _drop_runtime(self) -> None:
         if self.pinned:
             # Nobody says when a command in the background ends: look again after another idle time.
-            self._residency.used(trio.current_time())
+            self._runtime.keep()
             return
-        self._context = None
-        self._task = None
+        self._runtime.drop()
         self._publisher.ring.forget()
-        self._runner.drop()
-        self._residency.dropped()
         self._host.runtime_dropped(self)
 
-    async def _load_first(self, load: Load) -> bool:
+    # -- how it begins, and how it breaks ------------------------------------------------------------------
+
+    async def _load_first(self, loader: Loader) -> bool:
         """Load for the first message that can be served; each before it is refused with its own error."""
         while True:
             message = await self.mailbox.get(math.inf)
             assert message is not None, "without a deadline there is a message"
             self._in_hand = message
-            error = await self._load_for(message, load)
+            error = await self._load_for(message, loader)
             if error is None:
                 await self._handle(message)
                 return True
@@ -255,11 +235,9 @@ class ThreadActor:
             if self._host.retire(self):
                 return False
 
-    async def _load_for(self, message: Message, load: Load) -> RpcError | None:
-        overrides = message.params if isinstance(message, Resume) else None
+    async def _load_for(self, message: Message, loader: Loader) -> RpcError | None:
         try:
-            self.state = await load(overrides)
-            self._loaded_with = overrides
+            self.state = await loader.load(message.params if isinstance(message, Resume) else None)
         except RpcError as error:
             return (missing(message, self.thread_id) if isinstance(error, InvalidRequest) else None) or error
         except Exception:
@@ -372,126 +350,29 @@ class ThreadActor:
         had_turn = self.state is not None and self.state.turn is not None
         self._deadlines.adopted(self.state, decision.state)
         self.state = decision.state
+        provider = decision.state.settings.model_provider
         for effect in decision.effects:
             if isinstance(effect, Answer | AnswerResume | Refuse):
                 self._in_hand = None
-            if not self._publisher.publish(effect):
+            if not (self._publisher.publish(effect) or self._runtime.carry_out(effect, provider)):
                 self._carry_out(effect)
         decision.state.check_invariants()
-        if not (self._drain_sent or self._ending or self._must_not_drain()) and may_drain(decision.state):
+        if not (self._drain_sent or self._ending) and self._decider.may_drain(decision.state):
             self._drain_sent = True
             self.mailbox.put_always(Drain())
         if had_turn and decision.state.turn is None:
-            self._use_runtime()
+            self._runtime.use()
             self._host.turn_over()
 
-    def _must_not_drain(self) -> bool:
-        """Whether a turn from the queue could only fail; on a disk that is well again it is tried again."""
-        return self._step.draining() or self._store.health.refuses
-
     async def _decide(self, message: Message) -> Decision:
-        state, step = self.state, self._step
-        assert state is not None
-        match message:
-            case TurnPosted():
-                return turn_events.posted(state, message, step)
-            case TurnStart() | TurnSteer() | TurnInterrupt() if not state.announced:
-                raise InvalidRequest(f"thread not found: {self.thread_id}")
-            case TurnStart():
-                state = await with_git(state)
-                return turns.start(state, message, step, await self._model_context())
-            case TurnSteer():
-                return turns.steer(state, message, step)
-            case TurnInterrupt():
-                return turns.interrupt(state, message, step, await self._unseen())
-            case TurnEnded():
-                # The end of an old turn may come when a new one runs already: what was said to that stays.
-                task = self._task
-                left = task.take_unconsumed() if task is not None and task.turn_id == message.turn_id else []
-                return turns.ended(state, message, step, left, self._context or [], await self._unseen())
-            case TurnAsked(question=GoalReport() as report):
-                return goals.asked(state, message, report, step)
-            case TurnAsked():
-                return questions.asked(state, message, step)
-            case Answered():
-                return questions.answered(state, message)
-            case Unattended():
-                return questions.unattended(state, self._deadlines.policy)
-            case GoalDue():
-                return turns.continue_goal(state, step, await self._model_context())
-            case Resume():
-                return await self._resume(state, message)
-            case Read():
-                result = await attach.read(state, message, self._store)
-                return Decision(state, effects=[Answer(message.reply, result)])
-            case ReadHistory():
-                return await attach.read_history(state, message)
-            case Started():
-                return await attach.started(state, message, self._store, step.runtime.new_id())
-            case Unsubscribe():
-                return attach.unsubscribed(state, message)
-            case PeerGone():
-                return attach.peer_gone(state, message)
-            case Perform():
-                return await message.act.decide(state, message.reply, self._acts)
-            case Drain():
-                self._drain_sent = False
-                if self._must_not_drain() or not may_drain(state):
-                    return Decision(state)
-                state = await with_git(state)
-                return queue_drain.drain(state, step, await self._model_context())
-            case DropRuntime():
-                raise AssertionError("the loop drops the runtime itself: no state changes")
-            case Leave() | Shutdown():
-                decision = turns.shut_down(state, step, await self._unseen())
-                # Of the end of the daemon the connections tell; of this nothing else does.
-                gone = [ShowGone()] if state.announced and isinstance(message, Leave) else []
-                decision.effects += [*gone, EndActor()]
-                return decision
-
-    async def _resume(self, state: ThreadState, message: Resume) -> Decision:
-        if not state.announced and self._load is not None and message.params is not self._loaded_with:
-            # It was loaded for an act, or for a resume that failed: this one's overrides count.
-            state = await self._load(message.params)
-        publisher, epoch = self._publisher, self._step.epoch
-        found = await attach.snapshot(
-            state, message, self._store, publisher.ring, epoch, publisher.live.shown()
-        )
-        return attach.resumed(state, message, found, epoch)
-
-    async def _unseen(self) -> list[ItemCompleted]:
-        """What the running turn was told and is not in the transcript yet."""
-        turn = None if self.state is None else self.state.turn
-        return [await completed_message(each, self._step.now_ms) for each in turn.untaken] if turn else []
-
-    async def _model_context(self) -> list[ResponseItem]:
-        if self._context is None:
-            self._context = (await self._store.resume_state(self.thread_id)).context
-        self._use_runtime()
-        return self._context
+        assert self.state is not None
+        if isinstance(message, Drain):
+            self._drain_sent = False
+        return await self._decider.decide(self.state, message)
 
     def _carry_out(self, effect: Effect) -> None:
         """The effects that concern the actor itself. Nothing waits."""
         match effect:
-            case GrowContext(items=items):
-                if self._context is not None:
-                    self._context.extend(items)
-            case ReloadContext():
-                self._context = None
-            case StartTurn(job=job):
-                assert self._nursery is not None
-                assert self.state is not None
-                self._task = TurnTask(job, self.state.settings.model_provider, self.mailbox, self._runner)
-                self._nursery.start_soon(self._task.run)
-            case SteerTurn(submission=submission):
-                assert self._task is not None
-                self._task.steer(submission)
-            case TellTurn(note=note):
-                if self._task is not None:
-                    self._task.tell(note)
-            case CancelTurn(turn_id=turn_id):
-                if self._task is not None and self._task.turn_id == turn_id:
-                    self._task.cancel()
             case OpenFork():
                 self._host.open_fork(effect, self.thread_id)
             case EndActor():

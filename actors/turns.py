@@ -36,6 +36,7 @@ from actors.turn_events import count_usage, item_completed
 from actors.views import thread_settings
 from agent.events import ApprovalFailed, ItemCompleted, Submission, TurnJob
 from agent.model.events import ResponseItem
+from agent.prompt import completed_message
 from protocol.errors import InvalidParams, InvalidRequest
 from protocol.lifecycle_methods import SettingsUpdateParams
 from protocol.notifications import ErrorNote, ItemStartedNote, RequestResolved, SettingsUpdated, TurnNote
@@ -284,6 +285,12 @@ def interrupt(state: ThreadState, message: TurnInterrupt, step: StepContext, uns
     decision.answer(message.reply, Empty())
     _close(decision, "interrupt", step, unseen=unseen)
     return decision
+
+
+async def untaken_messages(state: ThreadState, step: StepContext) -> list[ItemCompleted]:
+    """What the running turn was told and is not in the transcript yet. Reads the files that are in it."""
+    untaken = () if state.turn is None else state.turn.untaken
+    return [await completed_message(each, step.now_ms) for each in untaken]
 
 
 def ended(

@@ -6,7 +6,9 @@ rows stored, leaves the file as it was: a caller that is told "not written" must
 was appended to the same file behind it goes with it.
 
 Taking back restores the file's time of change, too: the index, which may not be writable just then, fits
-again. What can neither be written nor taken back is indexed by whoever reads or appends next.
+again. What was flushed is on the disk, so its end is flushed as well: else a power cut would bring back what
+was answered with an error. What can neither be written nor taken back is indexed by whoever reads or appends
+next.
 
 ``live`` holds the index state of the threads that are written to.
 """
@@ -69,10 +71,13 @@ class Appender:
         self._named_folders: set[Path] = set()
         # Invariant: of each file in the order in which the group has appended to it.
         self._group: dict[Path, list[_Appended]] = {}
+        # The files that the group has flushed, or tried to: what it has appended to them may be on the disk.
+        self._flushed: set[Path] = set()
 
     def begin(self) -> None:
         """A new group: nothing that was appended before can be taken back any more."""
         self._group.clear()
+        self._flushed.clear()
 
     def append(self, connection: sqlite3.Connection, job: Append) -> None:
         """Append the job's lines and put the rows they make into its operations.
@@ -181,6 +186,7 @@ class Appender:
         """Put a file on the disk, and its name, if that is not known to be there."""
         assert job.batch is not None
         thread_id = job.batch.thread_id
+        self._flushed.add(path)
         sync_path(path)
         if self._named.get(thread_id) == path:
             return
@@ -201,15 +207,21 @@ class Appender:
             if appended.size < 0:
                 self._named.pop(thread_id, None)
                 path.unlink(missing_ok=True)
-                return True
-            os.truncate(path, appended.size)
-            status = path.stat()
-            os.utime(path, ns=(status.st_atime_ns, appended.mtime_ns))
+            else:
+                os.truncate(path, appended.size)
+                status = path.stat()
+                os.utime(path, ns=(status.st_atime_ns, appended.mtime_ns))
         except OSError:
             log.warning("could not cut off a failed append to %s", path, exc_info=True)
             return False
         if appended.before is not None:
             self.live[thread_id] = appended.before
+        if path in self._flushed:
+            try:
+                sync_path(path.parent if appended.size < 0 else path)
+            except OSError as error:
+                # Nobody finds it while the power stays on, and the next flush may make up for this one.
+                log.warning("a failed append to %s may be back after a power cut: %s", path, error)
         return True
 
     def _locate(self, connection: sqlite3.Connection, batch: Batch) -> Path:

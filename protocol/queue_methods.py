@@ -87,7 +87,10 @@ class QueueListParams(Wire):
 
 
 class QueueListResult(Wire):
-    """``thread/queue/list``: rows in the order in which they run."""
+    """``thread/queue/list``: rows in the order in which they run; of long ones, fewer than ``limit``.
+
+    Only ``next_cursor`` says whether there are more.
+    """
 
     data: list[QueuedTurnView]
     next_cursor: str | None = None
@@ -148,8 +151,12 @@ class QueueStartResult(Wire):
 
 
 class QueueChanged(Wire):
-    """``thread/queue/changed``: the rows that wait, at most the first 100 of ``total``."""
+    """``thread/queue/changed``: the first of ``total`` rows: 100 of them, or those that fit into 1 MiB.
+
+    ``next_cursor``: where ``thread/queue/list`` goes on, if these are not all.
+    """
 
     thread_id: str
     queued_turns: list[QueuedTurnView]
     total: int
+    next_cursor: str | None = Field(default=None, exclude_if=lambda value: value is None)

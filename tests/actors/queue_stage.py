@@ -147,7 +147,7 @@ class QueueScene(Scene):
 
     async def next_turn(self, thread_id: str) -> PuppetTurn:
         """The next run that the test has not met yet."""
-        runner = self.stage.actor(thread_id)._runner
+        runner = self.stage.actor(thread_id)._runtime.runner
         assert isinstance(runner, PuppetRunner)
         number = 1
         while (turn := await runner.turn(number)) in self._met:

@@ -159,7 +159,7 @@ class Stage:
     ) -> tuple[str, PuppetTurn]:
         """Start a turn and wait until its task runs: its id, and the puppet."""
         actor = self.actor(thread_id)
-        runner = actor._runner
+        runner = actor._runtime.runner
         assert isinstance(runner, PuppetRunner)
         before = len(runner.turns)
         turn_id: str = (await self.turn(peer, thread_id, text, **params).answer())["turn"]["id"]

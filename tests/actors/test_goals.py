@@ -52,7 +52,7 @@ async def clear_goal(stage: Stage, peer: RecordingPeer, thread_id: str) -> bool:
 
 
 def runner_of(stage: Stage, thread_id: str) -> PuppetRunner:
-    runner = stage.actor(thread_id)._runner
+    runner = stage.actor(thread_id)._runtime.runner
     assert isinstance(runner, PuppetRunner)
     return runner
 

@@ -27,15 +27,14 @@ def autojump_clock() -> trio.testing.MockClock:
 
 
 def resident(stage: Stage, thread_id: str) -> bool:
-    actor = stage.actor(thread_id)
-    assert actor._residency.resident == (
-        actor._context is not None and actor._residency.deadline() < math.inf
-    )
-    return actor._residency.resident
+    runtime = stage.actor(thread_id)._runtime
+    found = runtime.residency.resident
+    assert found == (runtime._context is not None and runtime.residency.deadline() < math.inf)
+    return found
 
 
 def runner(stage: Stage, thread_id: str) -> PuppetRunner:
-    found = stage.actor(thread_id)._runner
+    found = stage.actor(thread_id)._runtime.runner
     assert isinstance(found, PuppetRunner)
     return found
 

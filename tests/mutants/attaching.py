@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tests.mutants.mutant import EXPLORATION, Mutant
 
-ATTACH, ACTOR, QUESTIONS = "actors/attach.py", "actors/thread_actor.py", "actors/questions.py"
+ATTACH, DECIDER, QUESTIONS = "actors/attach.py", "actors/decider.py", "actors/questions.py"
 PUBLISHER, REPLAY = "actors/publisher.py", "actors/replay.py"
 ATOMIC = "rule 4: attach is atomic"
 PENDING = "rule 4: pending requests are replayed"
@@ -22,7 +22,7 @@ MUTANTS = [
     Mutant(
         "a resume takes its snapshot in one step and subscribes in another",
         ATOMIC,
-        ACTOR,
+        DECIDER,
         _SNAPSHOT,
         """\
         taken = self.__dict__.setdefault("taken", {})
@@ -30,7 +30,7 @@ MUTANTS = [
             taken[id(message)] = await attach.snapshot(
                 state, message, self._store, publisher.ring, epoch, publisher.live.shown()
             )
-            self.mailbox.put_always(message)
+            self._runtime._mailbox.put_always(message)
             return Decision(state)
         return attach.resumed(state, message, taken.pop(id(message)), epoch)
 """,
@@ -39,7 +39,7 @@ MUTANTS = [
     Mutant(
         "a snapshot has nothing of the items in progress",
         ATOMIC,
-        ACTOR,
+        DECIDER,
         "state, message, self._store, publisher.ring, epoch, publisher.live.shown()",
         "state, message, self._store, publisher.ring, epoch, []",
         [

@@ -102,9 +102,20 @@ MUTANTS = [
         "what is taken back makes the index stale",
         "persistence/appender: taking back restores the file's time of change, too",
         APPENDER,
-        "            os.utime(path, ns=(status.st_atime_ns, appended.mtime_ns))\n",
+        "                os.utime(path, ns=(status.st_atime_ns, appended.mtime_ns))\n",
         "",
         [FAILING],
+    ),
+    Mutant(
+        "what was flushed and taken back may be there again after a power cut",
+        ALL_OR_NOTHING,
+        APPENDER,
+        "        if path in self._flushed:\n",
+        "        if False:\n",
+        [
+            "tests/persistence/test_taken_back.py::"
+            "test_flushed_lines_that_were_taken_back_are_not_there_after_a_power_cut"
+        ],
     ),
     Mutant(
         "a flush that failed counts as done",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from tests.mutants.mutant import EXPLORATION, Mutant
 
 ROWS, DRAIN, CLAIMS = "actors/queue_rows.py", "actors/queue_drain.py", "actors/queue_claims.py"
-WAITING = "actors/waiting_rows.py"
+WAITING, PAGES, DECIDER = "actors/waiting_rows.py", "actors/queue_pages.py", "actors/decider.py"
 QUEUEING, STORED, ACTOR = "actors/queueing.py", "persistence/queue.py", "actors/thread_actor.py"
 ONE_PLACE = "§4: no queued turn is lost, none runs twice"
 IDLE = "rule 5: drains only when the thread is idle"
@@ -186,6 +186,28 @@ MUTANTS = [
         ["tests/actors/test_queue.py::test_rows_can_be_reordered_whatever_their_orders_and_beside_a_claim"],
     ),
     Mutant(
+        "a change of the queue and a page of it show rows of any length",
+        "rule 12: bounded everywhere",
+        PAGES,
+        "        if left < 0:\n            break\n",
+        "",
+        [
+            "tests/actors/test_queue_pages.py::"
+            "test_a_row_that_is_longer_than_a_page_is_in_no_change_and_is_listed_alone"
+        ],
+    ),
+    Mutant(
+        "the list of a queue never gets beyond a row that is longer than a page",
+        "docs/deviations.md: at least one row, and nextCursor goes on",
+        PAGES,
+        "_fitting(found) or [view(row) for row in found[:1]]",
+        "_fitting(found)",
+        [
+            "tests/actors/test_queue_pages.py::"
+            "test_a_row_that_is_longer_than_a_page_is_in_no_change_and_is_listed_alone"
+        ],
+    ),
+    Mutant(
         "a steering add is acknowledged and not stored",
         STORED_FIRST,
         QUEUEING,
@@ -289,9 +311,9 @@ MUTANTS = [
     Mutant(
         "the queue is tried on a disk that is known to fail",
         "docs/durability.md: nothing runs from a queue meanwhile",
-        ACTOR,
-        "        return self._step.draining() or self._store.health.refuses\n",
-        "        return self._step.draining()\n",
+        DECIDER,
+        "self._step.draining() or self._store.health.refuses\n",
+        "self._step.draining()\n",
         [
             "tests/actors/test_queue_on_a_bad_disk.py::"
             "test_a_claim_that_could_not_be_stored_is_tried_again_when_the_disk_is_well"
@@ -300,9 +322,9 @@ MUTANTS = [
     Mutant(
         "a daemon that drains starts what is queued",
         "rule 13: shutdown is ordered",
-        ACTOR,
-        "        return self._step.draining() or self._store.health.refuses\n",
-        "        return self._store.health.refuses\n",
+        DECIDER,
+        "self._step.draining() or self._store.health.refuses\n",
+        "self._store.health.refuses\n",
         ["tests/actors/test_queue.py::test_a_daemon_that_drains_leaves_the_queue_alone_and_rests"],
     ),
     Mutant(

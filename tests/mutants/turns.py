@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from tests.mutants.mutant import Mutant
 
-TURNS, EVENTS, ACTOR, TASK = (
+TURNS, EVENTS, ACTOR, RUNTIME, TASK = (
     "actors/turns.py",
     "actors/turn_events.py",
     "actors/thread_actor.py",
+    "actors/thread_runtime.py",
     "actors/turn_task.py",
 )
 ORDER = "rule 3: one order of reply and notifications"
@@ -110,8 +111,8 @@ MUTANTS = [
     Mutant(
         "the late end of an interrupted turn takes what was said to the next one",
         ONE_END,
-        ACTOR,
-        "task.take_unconsumed() if task is not None and task.turn_id == message.turn_id else []",
+        RUNTIME,
+        "task.take_unconsumed() if task is not None and task.turn_id == turn_id else []",
         "task.take_unconsumed() if task is not None else []",
         [
             "tests/actors/test_one_end.py::"
@@ -186,8 +187,9 @@ MUTANTS = [
         "§2: a failed commit has published nothing",
         ACTOR,
         "        if decision.durable:\n",
+        "        from actors.effects import GrowContext\n"
         "        for effect in decision.effects:\n            if isinstance(effect, GrowContext):\n"
-        "                self._carry_out(effect)\n"
+        '                self._runtime.carry_out(effect, "")\n'
         "        decision.effects = "
         "[each for each in decision.effects if not isinstance(each, GrowContext)]\n"
         "        if decision.durable:\n",

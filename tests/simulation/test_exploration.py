@@ -10,7 +10,7 @@ import os
 
 import pytest
 
-from actors import attach, thread_actor
+from actors import attach, queue_rows
 from spoold.testing.exploration.connection_model import Stream
 from spoold.testing.exploration.explorer import Findings, Plan, explore_on
 from spoold.testing.exploration.rules import Broken
@@ -88,7 +88,7 @@ def test_a_daemon_that_forgets_to_ask_again_is_found_by_exploration(monkeypatch:
 def test_a_daemon_that_never_drains_its_queue_is_found_by_exploration(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(thread_actor, "may_drain", lambda state: False)
+    monkeypatch.setattr(queue_rows, "may_drain", lambda state: False)
     seed, schedule = first_failure()
     with pytest.raises(Broken, match="rule 5"):
         run_schedule(seed, schedule)

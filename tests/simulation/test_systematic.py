@@ -178,7 +178,7 @@ def drains_what_it_saw(decide: Decide) -> Decide:
             actor._drain_sent = False
             row = seen[actor].queue.rows.first
             assert row is not None
-            return queue_drain.dispatch(state, row, actor._step, await actor._model_context())
+            return queue_drain.dispatch(state, row, actor._step, await actor._runtime.model_context())
         decision = await decide(actor, message)
         if decision.state.queue.rows.first and not actor._drain_sent:
             seen[actor] = decision.state
