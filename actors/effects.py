@@ -5,6 +5,7 @@ Invariant: nothing in this list waits or can fail. What must be durable first is
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -15,6 +16,7 @@ from actors.state import ThreadState
 from agent.events import Submission, TurnJob
 from agent.model.events import ResponseItem
 from persistence.database import Operation
+from persistence.errors import StoreError
 from persistence.rollout_lines import RolloutLine
 from persistence.store import UNSET, Batch, Goal, ReadState, Unset
 from protocol.base import Wire
@@ -203,6 +205,8 @@ class Decision:
         also: descendants that are relocated with it.
         effects: what to publish, in order.
         first: what is committed and published before all this, and has happened even if this cannot be.
+        otherwise: what is published instead where this cannot be committed; None: then nothing has happened.
+            Only where to decide was to change the disk already.
     """
 
     state: ThreadState
@@ -217,6 +221,7 @@ class Decision:
     also: list[str] = field(default_factory=list)
     effects: list[Effect] = field(default_factory=list)
     first: Decision | None = None
+    otherwise: Callable[[StoreError], Decision] | None = None
 
     def notify(self, method: str, params: Wire, only: Peer | None = None) -> None:
         """Add a notification."""

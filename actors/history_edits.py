@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from actors import lines as rollout
 from actors import read_state, turns
 from actors.acts import ActContext, OnStoredThread, archived, no_rollout
-from actors.effects import Decision, EndActor, GrowContext, ReloadContext, ShowGone
+from actors.effects import Decision, Effect, EndActor, GrowContext, ReloadContext, ShowGone
 from actors.peer import Reply
 from actors.state import ThreadState
 from actors.views import thread_now
@@ -78,12 +80,12 @@ class Revert:
     async def decide(self, state: ThreadState, reply: Reply, context: ActContext) -> Decision:
         """See ``Act.decide``."""
         _check(state)
-        decision = await _cut(state, self.before_turn_id, context)
+        decision, gone = await _cut(state, self.before_turn_id, reply, context)
         try:
             await _take_over(decision, context)
             turns_cursor, items_cursor = await context.store.history_cursors(state.record.id)
         except StoreError as error:
-            return _unreadable(decision, reply, error)
+            return gone(error)
         result = RevertResult(
             thread=thread_now(decision.state),
             turns_backwards_cursor=turns_cursor,
@@ -110,12 +112,12 @@ class Rollback(OnStoredThread):
             left = await context.store.all_turns(state.record.id)
             decision = Decision(state)
         else:
-            decision = await _cut(state, first, context)
+            decision, gone = await _cut(state, first, reply, context)
             try:
                 await _take_over(decision, context)
                 left = await context.store.all_turns(state.record.id)
             except StoreError as error:
-                return _unreadable(decision, reply, error)
+                return gone(error)
         thread = thread_now(decision.state)
         thread.turns = left
         decision.answer(reply, RollbackResult(thread=thread))
@@ -148,13 +150,21 @@ def _check(state: ThreadState) -> None:
         raise archived(state.record.id)
 
 
-async def _cut(state: ThreadState, before_turn_id: str, context: ActContext) -> Decision:
-    """End what runs and cut the history on disk. From here on there is no way back."""
+async def _cut(
+    state: ThreadState, before_turn_id: str, reply: Reply, context: ActContext
+) -> tuple[Decision, Callable[[StoreError], Decision]]:
+    """End what runs and cut the history on disk. From here on there is no way back.
+
+    Returns:
+        The decision so far, and what becomes of the thread where the rest fails.
+    """
     decision = turns.shut_down(state, context.step, await turns.untaken_messages(state, context.step))
     await context.store.revert(state.record.id, before_turn_id, context.step.now_ms)
     # The running turn is in the part that is cut off: its lines have no place in what is left.
     decision.lines = []
-    return decision
+    gone = partial(_gone, decision.state, tuple(decision.effects), reply)
+    decision.otherwise = gone
+    return decision, gone
 
 
 async def _take_over(decision: Decision, context: ActContext) -> None:
@@ -185,11 +195,17 @@ async def _take_over(decision: Decision, context: ActContext) -> None:
     decision.show_status()
 
 
-def _unreadable(decision: Decision, reply: Reply, error: StoreError) -> Decision:
-    """The history is shorter and cannot be read: nothing in memory is true any more, so the thread leaves."""
-    log.error("thread %s was cut and could not be read: %s", decision.state.record.id, error)
-    if decision.state.announced:
+def _gone(state: ThreadState, ended: Sequence[Effect], reply: Reply, error: StoreError) -> Decision:
+    """The history is shorter, and more than that could not be read or recorded.
+
+    Nothing in memory is true any more, so the thread leaves.
+    """
+    log.error("thread %s was cut, and then: %s", state.record.id, error)
+    decision = Decision(state, effects=list(ended))
+    if state.announced:
         decision.effects.append(ShowGone())
+        # Whoever was attached is not any more.
+        decision.notify("thread/closed", ThreadNote(thread_id=state.record.id))
     decision.refuse(reply, InternalError(str(error)))
     decision.effects.append(EndActor())
     return decision

@@ -303,6 +303,9 @@ class ThreadActor:
             await self._commit(decision)
         except StoreError as error:
             log.error("thread %s: a step was not recorded: %s", self.thread_id, error)
+            if decision.otherwise is not None:
+                self._adopt(decision.otherwise(error))
+                return False
             await self._unmake(message)
             self._refuse(message, InternalError(str(error)))
             if error.appended:

@@ -156,8 +156,7 @@ class Connection:
             return
         outbox = self.outbox
         outbox.put(message)
-        # One message may be longer than any limit: what counts is what waits besides it.
-        if outbox.backlog > 2 * outbox.limit and len(outbox) > 1 and not self._channel.waits_for_reader:
+        if outbox.flooded and not self._channel.waits_for_reader:
             self._too_slow()
 
     async def watch_overflow(self) -> None:

@@ -46,6 +46,10 @@ class _Merged:
         return encode_notification(self.method, params, last.emitted_at_ms, seq=last.seq, epoch=last.epoch)
 
 
+def _size(entry: Outgoing | _Merged) -> int:
+    return len(entry.data) if isinstance(entry, Outgoing) else entry.size
+
+
 class Outbox:
     """A FIFO of messages, bounded in bytes. One task takes, anyone puts.
 
@@ -61,6 +65,8 @@ class Outbox:
         self._waiting: deque[Outgoing | _Merged] = deque()
         # Invariant: the sum of the sizes of the entries.
         self.backlog = 0
+        # Invariant: the size of the first entry that is longer than the limit by itself; 0: there is none.
+        self._long = 0
         # Invariant: not None only while somebody waits for a backlog that is above the limit.
         self._below_limit: trio.Event | None = None
         # Invariant: not None only while somebody waits for a backlog that is within the limit.
@@ -75,6 +81,11 @@ class Outbox:
         """Whether more bytes wait than the limit allows."""
         return self.backlog > self.limit
 
+    @property
+    def flooded(self) -> bool:
+        """Whether more than twice the limit waits, besides one message that may be as long as it is."""
+        return self.backlog - self._long > 2 * self.limit
+
     def __len__(self) -> int:
         """How many messages wait."""
         return len(self._waiting)
@@ -88,6 +99,8 @@ class Outbox:
             return
         self._waiting.append(message)
         self.backlog += len(message.data)
+        if not self._long and len(message.data) > self.limit:
+            self._long = len(message.data)
         self._grown()
         if self._wake is not None:
             self._wake.set()
@@ -130,17 +143,23 @@ class Outbox:
         taken = 0
         while waiting:
             entry = waiting[0]
-            size = len(entry.data) if isinstance(entry, Outgoing) else entry.size
+            size = _size(entry)
             if batch and taken + size > BATCH_BYTES:
                 break
             waiting.popleft()
             taken += size
             batch.append(entry.data if isinstance(entry, Outgoing) else entry.encode())
         self.backlog -= taken
+        if taken > self.limit:
+            self._long = self._first_long()
         if self._below_limit is not None and self.backlog <= self.limit:
             self._below_limit.set()
             self._below_limit = None
         return batch
+
+    def _first_long(self) -> int:
+        longs = (len(e.data) for e in self._waiting if isinstance(e, Outgoing) and len(e.data) > self.limit)
+        return next(longs, 0)
 
     async def wait_above_limit(self) -> None:
         """Wait until the backlog is above the limit; returns at once when it is."""
@@ -161,7 +180,7 @@ class Outbox:
         self._finished = True
         if drop:
             self._waiting.clear()
-            self.backlog = 0
+            self.backlog = self._long = 0
             if self._below_limit is not None:
                 self._below_limit.set()
                 self._below_limit = None
@@ -171,8 +190,8 @@ class Outbox:
 
     def check_invariants(self) -> None:
         """Raise AssertionError where the fields contradict each other. For tests."""
-        sizes = (len(e.data) if isinstance(e, Outgoing) else e.size for e in self._waiting)
-        assert self.backlog == sum(sizes)
+        assert self.backlog == sum(map(_size, self._waiting))
+        assert self._long == self._first_long()
         assert self._wake is None or not self._waiting
         assert self._below_limit is None or self.over_limit
         assert self._above_limit is None or not self.over_limit

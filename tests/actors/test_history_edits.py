@@ -233,10 +233,37 @@ async def test_a_history_that_cannot_be_read_after_a_revert_is_read_anew_by_the_
     with pytest.raises(RpcError, match="the disk cannot be read"):
         await scene.act(scene.owner, thread_id, Revert(turns[0])).answer()
     await scene.gone(thread_id)
+    assert ("thread/closed" in scene.news(scene.other)) == (state != "unloaded")
     monkeypatch.undo()
     assert await scene.agree(thread_id) == "notLoaded"
     if scene.turn is not None:
         assert scene.owner.params("turn/completed")[-1]["turn"]["status"] == "interrupted"
+    await scene.stage.resume(scene.owner, thread_id).answer()
+    assert await turn_ids(scene, thread_id) == []
+    await scene.whole_turn(scene.owner, thread_id)
+    assert await scene.agree(thread_id) == "idle"
+
+
+@pytest.mark.parametrize("state", ["idle", "unloaded"])
+async def test_a_thread_whose_history_was_cut_leaves_when_the_rest_cannot_be_recorded(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, state: str
+) -> None:
+    thread_id = await scene.thread(state)
+    turns = await turn_ids(scene, thread_id)
+    store = scene.stage.store
+
+    async def full(*_: Any) -> None:
+        await trio.lowlevel.checkpoint()
+        raise StoreError("the disk is full", "disk")
+
+    # The first unread turn is taken back: that is to be recorded, too.
+    monkeypatch.setattr(store, "commit", full)
+    with pytest.raises(RpcError, match="the disk is full"):
+        await scene.act(scene.owner, thread_id, Revert(turns[0])).answer()
+    await scene.gone(thread_id)
+    assert ("thread/closed" in scene.news(scene.other)) == (state != "unloaded")
+    monkeypatch.undo()
+    assert await scene.agree(thread_id) == "notLoaded"
     await scene.stage.resume(scene.owner, thread_id).answer()
     assert await turn_ids(scene, thread_id) == []
     await scene.whole_turn(scene.owner, thread_id)

@@ -19,7 +19,7 @@ MUTANTS = [
         "an outbox takes whatever comes",
         SLOW,
         CONNECTION,
-        "        if outbox.backlog > 2 * outbox.limit and",
+        "        if outbox.flooded and",
         "        if False and",
         [f"{SLOW_TESTS}::test_twice_the_limit_ends_the_connection_at_once"],
     ),

@@ -15,6 +15,11 @@ REGRESSIONS: dict[str, tuple[int, str]] = {
         1729,
         "connect, start_thread 0 1, connect 1, name 1 4, switches 5, crash_at, add 9 5 2, settle",
     ),
+    "a rollback had cut the history and was refused, and who was attached never heard of it": (
+        89,
+        "connect, start_thread, connect 1, fault 3 5 1, turn, turn, turn, settle, revert 1, add, "
+        "switches 8, settle",
+    ),
     "a crash while a daemon that ends made its last writes left them waiting for ever": (
         101246,
         "connect, connect 1, connect 2, start_thread, settle, add 4 0 11, switches 9, turn 0 3, "

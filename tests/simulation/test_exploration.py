@@ -11,6 +11,7 @@ import os
 import pytest
 
 from actors import attach, queue_rows
+from persistence.fault_points import NAMES
 from spoold.testing.exploration.connection_model import Stream
 from spoold.testing.exploration.explorer import Findings, Plan, explore_on
 from spoold.testing.exploration.rules import Broken
@@ -52,6 +53,21 @@ def test_exploration_reaches_nearly_every_pair_of_steps_and_every_state(findings
         *("idle", "turn", "asking", "queue", "empty", "watched", "alone"),
     }
     assert f"{SCHEDULES} schedules" in coverage.report()
+
+
+def test_exploration_reaches_what_happens_rarely(findings: Findings) -> None:
+    rare = {
+        "replayed",
+        "unloaded",
+        "closed 1001",
+        "closed 1006",
+        "closed 4008",
+        "error -32001",
+        "error -32603",
+    }
+    # Claims are settled by few starts: ``test_world`` lets the daemon die there.
+    often = [name for name in NAMES if "claim" not in name]
+    assert rare | {f"death {name}" for name in often} <= findings.coverage.happened.keys()
 
 
 def test_exploration_uses_every_method_that_concerns_a_thread(findings: Findings) -> None:

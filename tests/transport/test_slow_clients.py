@@ -88,6 +88,19 @@ async def test_one_answer_may_be_longer_than_any_limit(serve: Serve) -> None:
     assert "result" in await session.channel.call("thread/loaded/list", {})
 
 
+async def test_what_follows_a_long_answer_at_once_is_no_reason_to_close(serve: Serve) -> None:
+    session = serve(Limits(outbox_bytes=10_000))
+    await session.channel.initialize()
+    for size in (100, 100_000, 200, 9_000):
+        session.connection.deliver(big(size))
+    assert [len((await session.channel.message())["params"]["text"]) for _ in range(4)] == [
+        100,
+        100_000,
+        200,
+        9_000,
+    ]
+
+
 async def test_a_stdio_client_that_does_not_read_is_waited_for(
     serve: Serve, autojump_clock: trio.testing.MockClock
 ) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import trio
+
 from protocol.base import encode
 from spoold.testing.exploration.scene import CLIENTS, Scene
 from spoold.testing.exploration.step import of_client, of_thread
@@ -35,6 +37,21 @@ async def disconnect(scene: Scene, a: int, b: int, c: int) -> None:
 
 
 @of_client
+async def reconnect(scene: Scene, client: WatchedClient, b: int, c: int) -> None:
+    """A client goes, and comes back to where it was, as a program does whose network has failed."""
+    shown = sorted(client.attached)
+    await client.disconnect(lose=b % 2 == 0)
+    for _ in range(c % 5):
+        await trio.lowlevel.checkpoint()
+    if not await scene.alive():
+        return
+    await client.connect()
+    for thread in shown:
+        known = client.threads[thread]
+        client.send("thread/resume", threadId=thread, afterSeq=known.seq, epoch=known.epoch)
+
+
+@of_client
 async def stop_reading(scene: Scene, client: WatchedClient, b: int, c: int) -> None:
     """A client reads nothing any more."""
     client.stop_reading()
@@ -61,4 +78,4 @@ async def burst(scene: Scene, client: WatchedClient, thread: str, c: int) -> Non
         client.send("thread/read", threadId=thread)
 
 
-STEPS = (connect, disconnect, stop_reading, go_on_reading, nonsense, burst)
+STEPS = (connect, disconnect, reconnect, stop_reading, go_on_reading, nonsense, burst)

@@ -89,7 +89,7 @@ async def restart(scene: Scene, a: int, b: int, c: int) -> None:
     """It is started again, where it has ended; and may die while it settles what it finds."""
     if not await scene.alive():
         scene.stopping = False
-        if a % 4 == 3:
+        if a % 2 == 1:
             scene.daemon.disk.crash_at(SETTLING[b % len(SETTLING)], power=c % 2 == 0)
         await scene.daemon.start()
 

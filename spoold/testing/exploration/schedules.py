@@ -27,13 +27,14 @@ Schedule = tuple[Step, ...]
 ALWAYS = ("connect", "start_thread", "turn", "switches", "settle")
 WEIGHTS = {
     "turn": 9, "add": 8, "switches": 12, "settle": 7, "jump": 3, "rush": 3, "release": 7, "answer": 8,
-    "resume": 6, "connect": 5, "compare": 2, "restart": 4, "crash": 1, "crash_at": 2, "stop": 1,
-    "start_thread": 3, "steer": 4, "look": 3, "burst": 1, "nonsense": 1, "branch": 1, "mark": 1,
+    "resume": 6, "connect": 5, "compare": 2, "restart": 4, "crash": 1, "crash_at": 3, "stop": 1,
+    "start_thread": 3, "steer": 4, "look": 3, "reconnect": 4, "burst": 1, "nonsense": 1,
+    "branch": 1, "mark": 1,
 }  # fmt: skip
 GONE = (ConnectionLost, ConnectionRefusedError, RpcFailed, trio.ClosedResourceError)
 """What a client meets when the daemon goes away in the middle of a step."""
 SETTINGS = (
-    "spoold.outbox_bytes=100000",
+    "spoold.outbox_bytes=200000",
     "spoold.runtime_idle_secs=30",
     "spoold.requests_in_flight=40",
     f"thread_unload_delay_secs={UNLOAD_SECONDS}",

@@ -125,7 +125,7 @@ class Facts:
     Attributes:
         cuts: requests that cut the history and were not seen to have been worked off.
         answers: decisions that clients have sent, by the item that was asked about.
-        put_away: somebody has asked for an archive or a delete.
+        may_close: somebody has asked for what ends or may end the thread's stay in memory.
     """
 
     def __init__(self, *, new: bool = True, ephemeral: bool = False) -> None:
@@ -140,7 +140,7 @@ class Facts:
         self.said: dict[str, Said] = {}
         self.turns: dict[str, ToldTurn] = {}
         self.answers: dict[str, set[str]] = {}
-        self.put_away = False
+        self.may_close = False
         self.cuts: list[tuple[Pending, list[str]]] = []
         self._gone: set[str] = set()
         self._revisions: set[str] = set()
@@ -219,6 +219,7 @@ class Facts:
         """A request was sent that cuts the history off, before this turn if it is known."""
         taken = [] if before is None else [turn_id for turn_id in self.turns if turn_id >= before]
         self.cuts.append((request, taken))
+        self.may_close = True
         for turn in self.turns.values():
             turn.doubtful = True
         for message in self.said.values():

@@ -50,7 +50,7 @@ async def put_away(scene: Scene, client: WatchedClient, thread: str, c: int) -> 
     """thread/archive, thread/unarchive, and now and then thread/delete."""
     facts, method = scene.facts[thread], ("archive", "unarchive", "archive", "unarchive", "delete")[c % 5]
     register, value = (facts.deleted, True) if method == "delete" else (facts.archived, method == "archive")
-    facts.put_away = facts.put_away or method != "unarchive"
+    facts.may_close = facts.may_close or method != "unarchive"
     # What the disk has cut in the middle is finished later.
     scene.write(client, register, value, f"thread/{method}", doubtful=True, threadId=thread)
 

@@ -124,12 +124,14 @@ class WatchedClient(SimulatedClient):
                 self._unanswered[params["turn"]["id"]] = self._saying("turn/start")
             case "item/started" | "item/completed" if params["item"]["type"] == "userMessage":
                 said = params["item"]["clientId"]
-                # The first one has begun the turn; the others are steered into it.
-                early = said in self._unanswered.pop(params["turnId"], ()) or said in self._saying(*_SAYS)
+                # The first one has begun the turn, unless a goal did; the others are steered into it.
+                waited = self._unanswered.pop(params["turnId"], set())
+                goal = self.facts[params["threadId"]].goal.possible() != [None]
+                early = said in self._saying(*_SAYS) or (said in waited and not goal)
                 rule(not early, f"rule 3: {said} is shown, or its turn, before its request is answered")
             case "thread/closed":
                 thread_id = params["threadId"]
-                excused = thread_id not in self.attached or self.facts[thread_id].put_away
+                excused = thread_id not in self.attached or self.facts[thread_id].may_close
                 rule(excused, f"rule 6: {thread_id} is closed under {self.name}")
                 self.happened["unloaded"] += 1
 
@@ -148,6 +150,7 @@ class WatchedClient(SimulatedClient):
             thread_id = result["thread"]["id"]
             self.stream(thread_id).attach(result, here=thread_id in self.attached)
             self._learn(thread_id, result["thread"])
+            self._unanswered.clear()  # of turns that have begun while we were away
             if result.get("replayed"):
                 self.happened["replayed"] += 1
             else:
