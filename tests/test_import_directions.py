@@ -50,8 +50,9 @@ REAL_MACHINE = {
     "spoold/demo.py",
     "spoold/client.py",
     "spoold/testing/runtime.py",
+    "spoold/testing/exploration/explorer.py",
 }
-"""The Runtimes of the real machine and of a simulated world; demo and client run beside a daemon."""
+"""The Runtimes of the real machine and of a simulated world; demo, client and explorer run beside a daemon."""
 
 NEEDS_NO_LOCK = {("agent/model/http_stream.py", "httpx2")}
 """Imported again by functions that run only after one of the page has imported it with the lock held."""

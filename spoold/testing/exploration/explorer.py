@@ -62,15 +62,16 @@ class Plan:
 
 @dataclass
 class Findings:
-    """What was explored, and what was found."""
+    """What was explored, what was found, and how many seconds that took."""
 
     coverage: Coverage = field(default_factory=Coverage)
     failures: list[Failure] = field(default_factory=list)
+    seconds: float = 0.0
 
 
 def explore(plan: Plan) -> Findings:
     """Run schedules in this process; a failing one is printed as it is found."""
-    findings, end, seed = Findings(), time.monotonic() + plan.seconds, plan.first
+    findings, begun, seed = Findings(), time.monotonic(), plan.first
     most, enough = plan.schedules or math.inf, plan.enough or math.inf
     while time.monotonic() < end and findings.coverage.schedules < most and len(findings.failures) < enough:
         schedule = make_schedule(seed)
@@ -82,6 +83,7 @@ def explore(plan: Plan) -> Findings:
             findings.failures.append(failure)
             print(failure, flush=True)
         seed += plan.stride
+    findings.seconds = time.monotonic() - begun
     return findings
 
 
@@ -104,4 +106,5 @@ def explore_on(jobs: int, plan: Plan) -> Findings:
         for findings in pool.map(explore, plans):
             whole.coverage.add(findings.coverage)
             whole.failures.extend(findings.failures)
+            whole.seconds = max(whole.seconds, findings.seconds)
     return whole
