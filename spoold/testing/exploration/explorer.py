@@ -73,7 +73,11 @@ def explore(plan: Plan) -> Findings:
     """Run schedules in this process; a failing one is printed as it is found."""
     findings, begun, seed = Findings(), time.monotonic(), plan.first
     most, enough = plan.schedules or math.inf, plan.enough or math.inf
-    while time.monotonic() < end and findings.coverage.schedules < most and len(findings.failures) < enough:
+    while (
+        time.monotonic() - begun < plan.seconds
+        and findings.coverage.schedules < most
+        and len(findings.failures) < enough
+    ):
         schedule = make_schedule(seed)
         try:
             run_schedule(seed, schedule, findings.coverage)
