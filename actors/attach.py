@@ -93,7 +93,8 @@ async def snapshot(
             f"cannot resume running thread {thread_id} with stale path: "
             f"requested `{params.path}`, active `{state.path}`"
         )
-    if params.after_seq is not None and params.epoch == epoch:
+    # A thread that was unloaded meanwhile is announced anew, under a number that is in no replay.
+    if params.after_seq is not None and params.epoch == epoch and state.announced:
         missed = ring.after(params.after_seq)
         if missed is not None:
             return Snapshot([], None, None, None, replay=missed)

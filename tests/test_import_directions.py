@@ -52,7 +52,7 @@ REAL_MACHINE = {
     "spoold/testing/runtime.py",
     "spoold/testing/exploration/explorer.py",
 }
-"""The Runtimes of the real machine and of a simulated world; demo, client and explorer run beside a daemon."""
+"""The Runtimes of the real machine and of a simulated world; demo, client and explorer run beside one."""
 
 NEEDS_NO_LOCK = {("agent/model/http_stream.py", "httpx2")}
 """Imported again by functions that run only after one of the page has imported it with the lock held."""

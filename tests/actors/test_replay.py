@@ -335,6 +335,21 @@ async def test_a_thread_that_was_unloaded_meanwhile_never_replays_the_numbers_of
         stage.supervisor.peer_gone(again)
 
 
+async def test_who_comes_back_to_an_unloaded_thread_gets_a_snapshot_and_numbers_without_a_gap(
+    stage: Stage,
+) -> None:
+    owner = stage.peer()
+    thread_id = await stage.start(owner)
+    await stage.whole_turn(owner, thread_id)
+    stage.shut_down(thread_id)
+    await stage.actor(thread_id).finished.wait()
+    back, result = await back_by_sequence(stage, thread_id, owner.log)
+    assert not result["replayed"]
+    await stage.whole_turn(back, thread_id)
+    numbers = [entry["seq"] for entry in back.log if "seq" in entry]
+    assert numbers == list(range(result["seq"] + 1, result["seq"] + 1 + len(numbers)))
+
+
 async def test_only_who_is_attached_gets_numbers(stage: Stage) -> None:
     owner, stranger = stage.peer(), stage.peer()
     thread_id = await stage.start(owner)

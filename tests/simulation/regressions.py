@@ -20,6 +20,11 @@ REGRESSIONS: dict[str, tuple[int, str]] = {
         "connect, start_thread, connect 1, fault 3 5 1, turn, turn, turn, settle, revert 1, add, "
         "switches 8, settle",
     ),
+    "who came back by number to a thread that had been unloaded missed a number": (
+        501321,
+        "connect, connect 1, connect 2, start_thread, reconnect 1, turn 0 0 8, jump 4, reconnect 0 0 4, "
+        "rush 4 3, burst",
+    ),
     "a crash while a daemon that ends made its last writes left them waiting for ever": (
         101246,
         "connect, connect 1, connect 2, start_thread, settle, add 4 0 11, switches 9, turn 0 3, "

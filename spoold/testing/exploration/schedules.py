@@ -113,12 +113,13 @@ async def end(scene: Scene) -> None:
         if daemon.running and not daemon.dying and not scene.stopping:
             break
         await daemon.ended()
-    for number, client in enumerate(scene.clients):
+    for client in scene.clients:
         client.go_on_reading()
         client.slow = False
-        await take(scene, ("connect", number, 0, 0))
     quiet = 0
     for _ in range(LAST_ROUNDS):
+        for number in range(len(scene.clients)):
+            await take(scene, ("connect", number, 0, 0))
         for client in scene.clients:
             for thread_id in scene.facts:
                 if thread_id not in client.attached and client.connected:
