@@ -11,11 +11,12 @@ import sys
 import tempfile
 from compileall import compile_dir
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 from tests.mutants.confirming import confirmed
 from tests.mutants.every import EVERY, ROOMS
-from tests.mutants.mutant import Mutant
+from tests.mutants.mutant import EXPLORATION, Mutant
 from tests.mutants.page import FILE, page
 from tests.mutants.trial import WHOLE_SUITE, Verdict, copy_tree, try_mutant
 
@@ -32,8 +33,15 @@ def main() -> int:
     parser.add_argument(
         "--search", action="store_true", help="for each survivor: let the whole suite look for it"
     )
+    parser.add_argument(
+        "--explore",
+        action="store_true",
+        help="let random schedules look for each, which know nothing of it; nothing is written",
+    )
     chosen = parser.parse_args()
     mutants = [each for each in EVERY if not chosen.only or any(part in each.name for part in chosen.only)]
+    if chosen.explore:
+        mutants = [replace(each, command=EXPLORATION) for each in mutants]
     if not mutants:
         parser.error("no mutant has such a name")
     with tempfile.TemporaryDirectory(prefix="mutants-") as folder, ThreadPoolExecutor(chosen.jobs) as pool:
@@ -51,8 +59,10 @@ def main() -> int:
                 print(f"  the whole suite: {found.outcome} {found.by}", flush=True)
             return verdict
 
-        verdicts = confirmed(pristine, list(pool.map(attempt, mutants)), chosen.limit, chosen.jobs)
-    if not chosen.only:
+        verdicts = list(pool.map(attempt, mutants))
+        if not chosen.explore:
+            verdicts = confirmed(pristine, verdicts, chosen.limit, chosen.jobs)
+    if not (chosen.only or chosen.explore):
         (ROOT / FILE).write_text(page(ROOMS, verdicts), encoding="utf-8")
     noticed = sum(verdict.noticed for verdict in verdicts)
     print(f"{len(verdicts)} mutants, {noticed} killed")
