@@ -95,9 +95,20 @@ MUTANTS = [
         "a number of another life of the daemon is taken for one of this",
         NUMBERS,
         ATTACH,
-        "if params.after_seq is not None and params.epoch == epoch:",
-        "if params.after_seq is not None:",
+        "    if params.after_seq is not None and params.epoch == epoch and state.announced:",
+        "    if params.after_seq is not None and state.announced:",
         ["tests/actors/test_attach.py::test_a_wrong_epoch_or_a_number_from_the_future_gets_a_snapshot"],
+    ),
+    Mutant(
+        "who comes back to an unloaded thread gets a replay, which lacks the number of its return",
+        NUMBERS,
+        ATTACH,
+        " and params.epoch == epoch and state.announced:",
+        " and params.epoch == epoch:",
+        [
+            "tests/actors/test_replay.py::"
+            "test_who_comes_back_to_an_unloaded_thread_gets_a_snapshot_and_numbers_without_a_gap"
+        ],
     ),
     Mutant(
         "the next incarnation of a thread counts from the beginning",
