@@ -131,10 +131,13 @@ def test_a_register_admits_what_overlapping_writes_may_have_left() -> None:
 
 def test_a_stream_with_a_gap_is_broken() -> None:
     stream = Stream()
-    stream.attach({"thread": {"turns": [], "status": {"type": "idle"}}, "seq": 4}, here=False)
-    stream.message({"method": "thread/name/updated", "params": {}, "seq": 5})
+    idle = {"turns": [], "status": {"type": "idle"}}
+    stream.attach({"thread": idle, "seq": 4, "epoch": "e"}, here=False)
+    stream.message({"method": "thread/name/updated", "params": {}, "seq": 5, "epoch": "e"})
     with pytest.raises(Broken, match="7 follows 5"):
-        stream.message({"method": "thread/name/updated", "params": {}, "seq": 7})
+        stream.message({"method": "thread/name/updated", "params": {}, "seq": 7, "epoch": "e"})
+    with pytest.raises(Broken, match="another life"):
+        stream.message({"method": "thread/name/updated", "params": {}, "seq": 6, "epoch": "f"})
 
 
 def test_a_lost_turn_and_a_message_in_two_places_are_broken() -> None:
@@ -143,7 +146,7 @@ def test_a_lost_turn_and_a_message_in_two_places_are_broken() -> None:
         {"method": "turn/completed", "params": {"turn": {"id": "t", "status": "completed", "error": None}}}
     )
     with pytest.raises(Broken, match="turn t"):
-        facts.check_history([], None)
+        facts.check_history([], None, faulty=False)
     said = {"type": "userMessage", "clientId": "m"}
     facts.said["m"] = Said(added=True)
     with pytest.raises(Broken, match="2 places"):

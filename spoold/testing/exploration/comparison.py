@@ -146,7 +146,7 @@ def _compare_facts(scene: Scene, facts: Facts, thread: Json, rows: list[Json] | 
         if not any(client.connected and client.slow for client in scene.clients):
             facts.observed(rows, turns)
         facts.check_places(rows, turns)
-    facts.check_history(turns, running[0] if running else None)
+    facts.check_history(turns, running[0] if running else None, faulty=scene.ever_faulty)
     _allowed(facts, thread["id"], "name", thread["name"])
     _allowed(facts, thread["id"], "branch", (thread["gitInfo"] or {}).get("branch"))
 

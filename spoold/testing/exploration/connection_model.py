@@ -15,6 +15,7 @@ class Stream:
     def __init__(self) -> None:
         self.attached = False
         self.seq: int | None = None
+        self.epoch: str | None = None
         self.turn: str | None = None
         self.knows_turn = False
         self.prompts: set[int] = set()
@@ -29,7 +30,7 @@ class Stream:
             self.knows_turn = bool(running) or result["thread"]["status"]["type"] != "active"
         elif not here:
             self.knows_turn = False
-        self.attached, self.seq = True, result.get("seq")
+        self.attached, self.seq, self.epoch = True, result.get("seq"), result.get("epoch")
         self.prompts = set()
 
     def detach(self) -> None:
@@ -46,6 +47,9 @@ class Stream:
             return
         if (seq := message.get("seq")) is not None:
             rule(self.attached, f"rule 4: {method} is numbered for who is not attached")
+            same = self.epoch in (None, message["epoch"])
+            rule(same, f"rule 4: {method} is of another life of the daemon")
+            self.epoch = message["epoch"]
             gap = self.seq is not None and seq != self.seq + 1
             rule(not gap or (method in DELTAS and seq > (self.seq or 0)), f"rule 4: {seq} follows {self.seq}")
             self.seq = seq

@@ -42,6 +42,17 @@ async def jump(scene: Scene, a: int, b: int, c: int) -> None:
         await check_unloaded(scene, alone)
 
 
+async def leave_alone(scene: Scene, a: int, b: int, c: int) -> None:
+    """Everybody leaves, and comes back when time has passed."""
+    here = [client for client in scene.clients if client.connected]
+    for client in here:
+        await client.disconnect()
+    await jump(scene, a, b, c)
+    for client in here:
+        if await scene.alive():
+            await client.connect()
+
+
 async def rush(scene: Scene, a: int, b: int, c: int) -> None:
     """Time passes while everything that could run waits for its turn: deadlines come early, for once."""
     clock = trio.lowlevel.current_clock()
@@ -63,7 +74,7 @@ async def slow_disk(scene: Scene, a: int, b: int, c: int) -> None:
 
 async def fault(scene: Scene, a: int, b: int, c: int) -> None:
     """Something of the disk fails, soon."""
-    scene.faulty = True
+    scene.faulty = scene.ever_faulty = True
     scene.daemon.disk.fail(FAULTS[a % len(FAULTS)], after=b % 6, times=1 + c % 2)  # type: ignore[arg-type]
 
 
@@ -94,4 +105,18 @@ async def restart(scene: Scene, a: int, b: int, c: int) -> None:
         await scene.daemon.start()
 
 
-STEPS = (release, switches, settle, jump, rush, compare, slow_disk, fault, crash_at, crash, stop, restart)
+STEPS = (
+    release,
+    switches,
+    settle,
+    jump,
+    leave_alone,
+    rush,
+    compare,
+    slow_disk,
+    fault,
+    crash_at,
+    crash,
+    stop,
+    restart,
+)

@@ -52,7 +52,7 @@ class Scene:
         self.daemon = world.daemon
         self.facts: dict[str, Facts] = {}
         self.clients = [WatchedClient(self.daemon, name, self.facts) for name in "abc"[:CLIENTS]]
-        self.faulty = False
+        self.faulty = self.ever_faulty = False
         self.stopping = False
         self.gates: list[str] = []
         self.now = 0

@@ -100,12 +100,14 @@ class ToldTurn:
         recorded: the end is on disk, too.
         items: those that were completed, id and type.
         interrupted: somebody was told that it is.
+        crashed: the daemon has died since it began.
         doubtful: a cut may have taken it.
     """
 
     status: str | None = None
     recorded: bool = True
     interrupted: bool = False
+    crashed: bool = False
     items: dict[str, str] = field(default_factory=dict)
     doubtful: bool = False
 
@@ -249,13 +251,20 @@ class Facts:
     def died(self, *, power: bool) -> None:
         """The daemon is dead. With the machine may go what was told of turns whose end is not on disk."""
         for turn_id, turn in list(self.turns.items()):
+            turn.crashed = True
             if power and not turn.for_good:
                 del self.turns[turn_id]
         if power and not any(turn.status for turn in self.turns.values()):
             self.materialised = any(each.added for each in self.said.values())
 
-    def check_history(self, turns: list[Json], running: str | None) -> None:
-        """What thread/read shows. ``running``: the id of the turn that runs now."""
+    def check_history(self, turns: list[Json], running: str | None, *, faulty: bool) -> None:
+        """What thread/read shows.
+
+        Args:
+            turns: of the thread.
+            running: the id of the turn that runs now.
+            faulty: the disk may have kept an end from being recorded.
+        """
         shown = {turn["id"]: turn for turn in turns}
         rule(len(shown) == len(turns), "a turn is shown twice")
         back = self._gone.intersection(shown)
@@ -267,6 +276,8 @@ class Facts:
             status = shown[turn_id]["status"]
             if told.status is not None and (told.recorded or status != "interrupted"):
                 rule(status == told.status, f"section 4: {turn_id} ended as {told.status}, shown as {status}")
+            cut_off = status == "interrupted" and shown[turn_id]["completedAt"] is None
+            rule(not cut_off or told.crashed or faulty, f"section 4: {turn_id} has no end, and nothing died")
             items = {item["id"] for item in shown[turn_id]["items"]}
             interrupted = not (told.interrupted and told.for_good) or told.status == "interrupted"
             rule(interrupted, f"{turn_id} was interrupted, and ended as {told.status}")
