@@ -84,12 +84,21 @@ async def answer(scene: Scene, client: WatchedClient, thread: str, c: int) -> No
 
 @of_client
 async def answer_badly(scene: Scene, client: WatchedClient, b: int, c: int) -> None:
-    """Answer what nobody can read, or a question that was put to somebody else, or is over."""
-    open_ones = {
-        key for other in scene.clients for stream in other.streams.values() for key in stream.prompts
-    }
-    if open_ones:
-        client.answer({"id": sorted(open_ones)[b % len(open_ones)]}, UNREADABLE[c % len(UNREADABLE)])
+    """Answer what nobody can read, or allow what this client was never asked about."""
+    questions = [
+        (thread, request_id, asked)
+        for other in scene.clients
+        for thread in sorted(other.attached)
+        for request_id, asked in other.threads[thread].requests.items()
+    ]
+    if not questions:
+        return
+    thread, request_id, asked = questions[b % len(questions)]
+    if request_id in client.asked or c % 2:
+        client.answer({"id": request_id}, UNREADABLE[c % len(UNREADABLE)])
+    else:
+        scene.facts[thread].answers.setdefault(asked.get("itemId", ""), set())
+        client.answer({"id": request_id}, {"decision": "accept"})
 
 
 def _say(scene: Scene, client: WatchedClient, thread: str, c: int, method: str, **params: str) -> None:

@@ -31,6 +31,7 @@ class WatchedClient(SimulatedClient):
         facts: what was promised to anybody; shared by all clients.
         streams: what has come over this connection, by thread id.
         slow: it does not read at present.
+        asked: ids of the questions that have come over this connection.
         answers, refusals: how often each method was answered.
         happened: how often something rare has happened to it.
     """
@@ -40,6 +41,7 @@ class WatchedClient(SimulatedClient):
         self.facts = facts
         self.streams: dict[str, Stream] = {}
         self.slow = False
+        self.asked: set[int | str] = set()
         self.answers: Counter[str] = Counter()
         self.refusals: Counter[str] = Counter()
         self.happened: Counter[str] = Counter()
@@ -53,6 +55,7 @@ class WatchedClient(SimulatedClient):
         """See ``SimulatedClient.connect``."""
         self.streams = {}
         self.slow = False
+        self.asked.clear()
         return await super().connect(**capabilities)
 
     def ask(self, then: Then | None, method: str, **params: Any) -> Pending:
@@ -107,6 +110,8 @@ class WatchedClient(SimulatedClient):
         params = message["params"]
         thread_id = params["thread"]["id"] if "thread" in params else params.get("threadId")
         if thread_id is not None:
+            if "id" in message:
+                self.asked.add(message["id"])
             self._check_order(message, params)
             self.stream(thread_id).message(message)
             if "id" not in message:
