@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from persistence.home import Home
-from persistence.indexer import RolloutState
-from persistence.readers import Readers, snapshot
+from persistence.open_rollout import OpenRollout, open_rollout
+from persistence.readers import Readers
 from persistence.rollout_copy import Cut, find_cut, write_fork, write_reverted
 from persistence.rollout_files import reverted_path
-from persistence.scan import recognised_state, stored_state
 from persistence.thread_list import ThreadRecord
 from persistence.writer import Writer
 from protocol.errors import InvalidRequest
@@ -37,14 +37,14 @@ class Copies:
         """See ``Store.fork``."""
 
         def copy(stopped: threading.Event) -> None:
-            state, cut = self._cut(
+            with self._cut(
                 writer,
                 source_id,
                 last_turn_id=last_turn_id,
                 before_turn_id=before_turn_id,
                 exclude_open_turn=exclude_open_turn,
-            )
-            write_fork(writer, self._home, state, cut, record, at_ms, stopped)
+            ) as (source, cut):
+                write_fork(writer, self._home, source, cut, record, at_ms, stopped)
 
         return copy
 
@@ -54,12 +54,13 @@ class Copies:
         """See ``Store.revert``; ``revision`` names the new file."""
 
         def copy(stopped: threading.Event) -> None:
-            state, cut = self._cut(writer, thread_id, before_turn_id=before_turn_id)
-            target = reverted_path(self._home.root / state.path, revision)
-            write_reverted(writer, self._home, state, cut, target, at_ms, stopped)
+            with self._cut(writer, thread_id, before_turn_id=before_turn_id) as (source, cut):
+                target = reverted_path(source.path, revision)
+                write_reverted(writer, self._home, source, cut, target, at_ms, stopped)
 
         return copy
 
+    @contextmanager
     def _cut(
         self,
         writer: Writer,
@@ -68,18 +69,20 @@ class Copies:
         last_turn_id: str | None = None,
         before_turn_id: str | None = None,
         exclude_open_turn: bool = False,
-    ) -> tuple[RolloutState, Cut]:
-        """The thread as it is indexed now, and where its copy ends."""
+    ) -> Iterator[tuple[OpenRollout, Cut]]:
+        """The thread as it is indexed now, its file open, and where the copy of it ends."""
         missing = InvalidRequest(f"no rollout found for thread id {thread_id}")
-        with self._readers.connection() as connection:
-            recognised_state(connection, writer, self._home, thread_id, missing)
-            with snapshot(connection):
-                state = stored_state(connection, thread_id, missing)
-                cut = find_cut(
-                    connection,
-                    state,
-                    last_turn_id=last_turn_id,
-                    before_turn_id=before_turn_id,
-                    exclude_open_turn=exclude_open_turn,
-                )
-        return state, cut
+        with (
+            self._readers.connection() as connection,
+            open_rollout(connection, writer, self._home, thread_id, missing) as found,
+        ):
+            cut = find_cut(
+                connection,
+                found.state,
+                last_turn_id=last_turn_id,
+                before_turn_id=before_turn_id,
+                exclude_open_turn=exclude_open_turn,
+            )
+            source = found.keep()
+        with source:
+            yield source, cut

@@ -29,6 +29,7 @@ from persistence.facts import set_updated
 from persistence.home import FILE_MODE, Home, make_folders
 from persistence.indexer import RolloutState, forget
 from persistence.jobs import Job, Release
+from persistence.open_rollout import OpenRollout
 from persistence.relocation import forget_intent, intend_copy, part_of
 from persistence.rollout_files import FoundFile, first_payload, parse_object, read_lines
 from persistence.rollout_lines import RolloutLine, encode_line, session_meta, turn_aborted
@@ -112,7 +113,7 @@ def _turn(connection: sqlite3.Connection, state: RolloutState, turn_id: str, unk
 def write_fork(
     writer: Writer,
     home: Home,
-    source: RolloutState,
+    source: OpenRollout,
     cut: Cut,
     record: ThreadRecord,
     at_ms: int,
@@ -126,7 +127,7 @@ def write_fork(
     """
 
     def fill(descriptor: int, out: BinaryIO) -> None:
-        for piece in _fork_lines(descriptor, source, cut, record, at_ms, stopped):
+        for piece in _fork_lines(descriptor, source.state, cut, record, at_ms, stopped):
             out.write(piece)
 
     _write_copy(writer, home, source, record.id, record.path, at_ms, fill)
@@ -137,7 +138,7 @@ def write_fork(
 def write_reverted(
     writer: Writer,
     home: Home,
-    state: RolloutState,
+    source: OpenRollout,
     cut: Cut,
     target: Path,
     at_ms: int,
@@ -157,25 +158,25 @@ def write_reverted(
                 raise Stopped
             copied = os.sendfile(out.fileno(), descriptor, position, min(_BLOCK, cut.end - position))
             if copied == 0:
-                raise StoreError(f"{state.path} has become shorter", "disk", path=home.root / state.path)
+                raise StoreError(f"{source.path} has become shorter", "disk", path=source.path)
             position += copied
 
-    _write_copy(writer, home, state, state.thread_id, target, at_ms, fill)
-    updated = set_updated(state.thread_id, at_ms)
-    last = [*updated, forget_intent(state.thread_id)]
-    _index(writer, home, state.thread_id, target, state, stopped, last, forget(state.thread_id))
+    thread_id = source.state.thread_id
+    _write_copy(writer, home, source, thread_id, target, at_ms, fill)
+    last = [*set_updated(thread_id, at_ms), forget_intent(thread_id)]
+    _index(writer, home, thread_id, target, source.state, stopped, last, forget(thread_id))
 
 
 def _write_copy(
     writer: Writer,
     home: Home,
-    source: RolloutState,
+    source: OpenRollout,
     thread_id: str,
     target: Path,
     at_ms: int,
     fill: Callable[[int, BinaryIO], None],
 ) -> None:
-    part, path = part_of(target), home.root / source.path
+    part, descriptor = part_of(target), source.descriptor
     if target.exists():
         raise StoreError(f"{target} exists already", "disk", path=target)
     try:
@@ -184,15 +185,11 @@ def _write_copy(
         raise StoreError.from_os("make", target.parent, error) from error
     writer.call(Job(operations=[intend_copy(home, thread_id, target, at_ms)]))
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
-            with os.fdopen(os.open(part, flags, FILE_MODE), "wb") as out:
-                fill(descriptor, out)
-                out.flush()
-                os.fsync(out.fileno())
-        finally:
-            os.close(descriptor)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+        with os.fdopen(os.open(part, flags, FILE_MODE), "wb") as out:
+            fill(descriptor, out)
+            out.flush()
+            os.fsync(out.fileno())
         part.rename(target)
         for folder in home.folders_above(target):
             sync_path(folder)

@@ -157,29 +157,6 @@ def up_to_date(
     return state
 
 
-def recognised_state(
-    connection: sqlite3.Connection, writer: Writer, home: Home, thread_id: str, missing: Exception
-) -> RolloutState:
-    """One thread's index state, up to date.
-
-    Raises:
-        Exception: ``missing``, where there is no rollout of it.
-        StoreError: the file or the index cannot be read or written.
-    """
-    state = up_to_date(connection, writer, home, thread_id)
-    if state is None or not state.recognised:
-        raise missing
-    return state
-
-
-def stored_state(connection: sqlite3.Connection, thread_id: str, missing: Exception) -> RolloutState:
-    """One thread's index state as this transaction sees it; ``missing`` is raised where there is none."""
-    state = load_state(connection, thread_id)
-    if state is None:
-        raise missing
-    return state
-
-
 def _find(home: Home, thread_id: str, state: RolloutState | None) -> FoundFile | None:
     if state is not None:
         path = Path(home.root / state.path)

@@ -1,0 +1,160 @@
+"""Readers and what moves, removes or replaces the file just then: real threads, at the very instant."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+
+from persistence.store import Batch, Store, StoreError
+from protocol.errors import InvalidRequest, NotSupported
+from tests.persistence.sessions import START_MS, add_turn, create, opened, turn_of, uuid_of
+
+THREAD, FORK = uuid_of(1), uuid_of(2)
+LATER = START_MS + 86_400_000
+
+Read = Callable[[Store], Awaitable[Any]]
+
+
+async def fork(store: Store) -> Any:
+    source = await store.thread(THREAD)
+    assert source is not None
+    path = store.rollout_path(FORK, LATER)
+    await store.fork(THREAD, replace(source, id=FORK, path=path), at_ms=LATER)
+    turns = await store.all_turns(FORK)
+    await store.commit(Batch(FORK, relocate="delete"))
+    return turns
+
+
+READS: dict[str, Read] = {
+    "all turns": lambda store: store.all_turns(THREAD),
+    "a page of turns": lambda store: store.turns_page(
+        THREAD, cursor=None, limit=5, direction="desc", view="summary"
+    ),
+    "a page of items": lambda store: store.items_page(
+        THREAD, turn_id=None, cursor=None, limit=5, direction="desc"
+    ),
+    "what a resume needs": lambda store: store.resume_state(THREAD),
+    "a fork": fork,
+}
+reads = pytest.mark.parametrize("read", READS.values(), ids=READS)
+
+
+def before_opening(path: Path, patch: pytest.MonkeyPatch, act: Callable[[], Awaitable[Any]]) -> list[Path]:
+    """Do this when somebody is about to open that file for the first time. Gives the openings."""
+    opens: list[Path] = []
+    original, token = os.open, trio.lowlevel.current_trio_token()
+
+    def watched(file: Any, flags: int, *args: Any, **options: Any) -> int:
+        if Path(file) == path:
+            opens.append(path)
+            if len(opens) == 1:
+                trio.from_thread.run(act, trio_token=token)
+        return original(file, flags, *args, **options)
+
+    patch.setattr(os, "open", watched)
+    return opens
+
+
+def failing_to_open(path: Path, patch: pytest.MonkeyPatch, number: int) -> list[Path]:
+    """Nobody can open that file from now on. Gives the attempts."""
+    opens: list[Path] = []
+    original = os.open
+
+    def refusing(file: Any, flags: int, *args: Any, **options: Any) -> int:
+        if Path(file) != path:
+            return original(file, flags, *args, **options)
+        opens.append(path)
+        raise OSError(number, os.strerror(number))
+
+    patch.setattr(os, "open", refusing)
+    return opens
+
+
+@reads
+async def test_a_thread_that_is_archived_just_when_its_file_is_to_be_opened_is_read_where_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, read: Read
+) -> None:
+    async with opened(tmp_path) as store:
+        path = await create(store, THREAD)
+        expected = await read(store)
+        opens = before_opening(path, monkeypatch, lambda: store.commit(Batch(THREAD, relocate="archive")))
+        assert await read(store) == expected
+        assert opens
+        assert not path.exists()
+
+
+@reads
+async def test_a_thread_that_is_deleted_just_when_its_file_is_to_be_opened_is_unknown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, read: Read
+) -> None:
+    async with opened(tmp_path) as store:
+        path = await create(store, THREAD)
+        before_opening(path, monkeypatch, lambda: store.commit(Batch(THREAD, relocate="delete")))
+        with pytest.raises((InvalidRequest, NotSupported)):
+            await read(store)
+
+
+@reads
+async def test_a_file_that_somebody_takes_away_just_when_it_is_to_be_opened_makes_its_thread_unknown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, read: Read
+) -> None:
+    async with opened(tmp_path) as store:
+        path = await create(store, THREAD)
+        away = tmp_path / "away"
+        expected = await read(store)
+
+        async def take_away() -> None:
+            path.rename(away)
+
+        with monkeypatch.context() as patch:
+            before_opening(path, patch, take_away)
+            with pytest.raises((InvalidRequest, NotSupported)):
+                await read(store)
+        away.rename(path)
+        assert await read(store) == expected
+
+
+@reads
+async def test_a_file_that_is_there_and_cannot_be_found_is_looked_for_a_few_times_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, read: Read
+) -> None:
+    async with opened(tmp_path) as store:
+        path = await create(store, THREAD)
+        opens = failing_to_open(path, monkeypatch, errno.ENOENT)
+        with pytest.raises(StoreError, match=f"^could not open {path}: No such file"):
+            await read(store)
+        assert 1 < len(opens) < 20
+
+
+@reads
+async def test_a_file_that_may_not_be_opened_is_an_error_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, read: Read
+) -> None:
+    async with opened(tmp_path) as store:
+        path = await create(store, THREAD)
+        opens = failing_to_open(path, monkeypatch, errno.EACCES)
+        with pytest.raises(StoreError, match=f"^could not open {path}: Permission denied"):
+            await read(store)
+        assert len(opens) == 1
+        # What the index knows is told without the file.
+        assert await store.has_turn(THREAD, turn_of(THREAD, 0))
+        assert (await store.history_cursors(THREAD))[0] is not None
+
+
+async def test_a_thread_that_is_reverted_just_when_its_file_is_to_be_opened_is_read_as_it_was_before_or_after(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with opened(tmp_path) as store:
+        path = await create(store, THREAD)
+        second = await add_turn(store, THREAD, 1, START_MS + 1000)
+        before = await store.all_turns(THREAD)
+        before_opening(path, monkeypatch, lambda: store.revert(THREAD, second, LATER))
+        assert await store.all_turns(THREAD) == before
+        assert await store.all_turns(THREAD) == before[:1]
