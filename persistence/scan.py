@@ -19,7 +19,7 @@ from persistence.appender import load_state
 from persistence.errors import StoreError
 from persistence.home import Home
 from persistence.indexer import Indexer, RolloutState, begin, forget, parse_line, save
-from persistence.jobs import NO_ROW, Apply, Job, Release
+from persistence.jobs import NO_ROW, Apply, Drop, Job
 from persistence.rollout_files import FoundFile, find_one, read_lines
 from persistence.writer import Writer
 
@@ -108,10 +108,17 @@ def _store(writer: Writer, indexer: Indexer, expected: int) -> bool:
     return job.applied
 
 
-def drop(writer: Writer, thread_id: str) -> None:
-    """Take a thread whose file is gone out of the index."""
+def drop(writer: Writer, missed: RolloutState) -> bool:
+    """Take a thread whose file was not found out of the index.
+
+    Returns:
+        Whether it was; False: the file was moved while it was looked for, or is back, look again.
+    """
+    thread_id = missed.thread_id
     operations = [*forget(thread_id), ("DELETE FROM threads WHERE thread_id=?", (thread_id,))]
-    writer.call(Release(thread_id=thread_id, operations=operations))
+    job = Drop(operations=operations, thread_id=thread_id, path=missed.path)
+    writer.call(job)
+    return job.dropped
 
 
 def is_fresh(home: Home, state: RolloutState) -> bool:
@@ -145,11 +152,10 @@ def up_to_date(
             return state
     for _ in range(_ATTEMPTS):
         found = _find(home, thread_id, state)
-        if found is None:
-            if state is not None:
-                drop(writer, thread_id)
+        if found is not None:
+            index_file(writer, home, found, state)
+        elif state is None or drop(writer, state):
             return None
-        index_file(writer, home, found, state)
         state = load_state(connection, thread_id)
         if state is not None and is_fresh(home, state):
             return state

@@ -105,6 +105,28 @@ MUTANTS = [
         ],
     ),
     Mutant(
+        "a read that meets an archive fails",
+        "docs/durability.md: a file that moves while it is read is found where it is now",
+        "persistence/open_rollout.py",
+        "                if left and rollout.away:\n",
+        "                if False:\n",
+        [
+            "tests/persistence/test_files_that_move.py::"
+            "test_a_thread_that_is_archived_just_when_its_file_is_to_be_opened_is_read_where_it_is"
+        ],
+    ),
+    Mutant(
+        "a thread whose file slipped past a look at the folders is dropped",
+        KEYSET,
+        "persistence/writer.py",
+        "        if current is None or current.path != job.path or not _is_gone(self._home.root / job.path):\n",
+        "        if current is None:\n",
+        [
+            "tests/persistence/test_files_that_move.py::"
+            "test_a_thread_whose_file_slips_past_the_look_at_the_folders_is_not_lost"
+        ],
+    ),
+    Mutant(
         "a list does not wait for the rebuild",
         KEYSET,
         "persistence/store.py",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,12 @@ from typing import Any
 import pytest
 import trio
 
-from persistence.store import Batch, Store, StoreError
+import persistence.rollout_files
+import persistence.scan
+from persistence.home import Home
+from persistence.indexer import RolloutState
+from persistence.relocation import Action
+from persistence.store import Batch, Store, StoreError, ThreadQuery
 from protocol.errors import InvalidRequest, NotSupported
 from tests.persistence.sessions import START_MS, add_turn, create, opened, turn_of, uuid_of
 
@@ -158,3 +163,95 @@ async def test_a_thread_that_is_reverted_just_when_its_file_is_to_be_opened_is_r
         before_opening(path, monkeypatch, lambda: store.revert(THREAD, second, LATER))
         assert await store.all_turns(THREAD) == before
         assert await store.all_turns(THREAD) == before[:1]
+
+
+class Mover:
+    """Moves the thread at the instants of a reader's look at the folders. Used by a worker thread."""
+
+    def __init__(self, store: Store, patch: pytest.MonkeyPatch) -> None:
+        self._store = store
+        self._token = trio.lowlevel.current_trio_token()
+        self._before_stat: list[Action] = []
+        self._is_fresh, self._walk = persistence.scan.is_fresh, persistence.rollout_files._walk
+        self._between_folders: Callable[[], object] | None = None
+        patch.setattr(persistence.scan, "is_fresh", self._comparing)
+        patch.setattr(persistence.rollout_files, "_walk", self._looking)
+
+    def plan(self, before_stat: list[Action], between_folders: Callable[[], object]) -> None:
+        """Before each comparison of the row with its file, and once between the two folders of a look."""
+        self._before_stat, self._between_folders = before_stat, between_folders
+
+    def move(self, action: Action) -> None:
+        """Move it now."""
+        batch = Batch(THREAD, relocate=action, now_ms=LATER)
+        trio.from_thread.run(self._store.commit, batch, trio_token=self._token)
+
+    def _comparing(self, home: Home, state: RolloutState) -> bool:
+        if self._before_stat:
+            self.move(self._before_stat.pop(0))
+        return self._is_fresh(home, state)
+
+    def _looking(self, home: Home) -> Iterator[tuple[str, Path]]:
+        found = list(self._walk(home))
+        yield from (each for each in found if each[1].is_relative_to(home.sessions))
+        if self._between_folders is not None:
+            act, self._between_folders = self._between_folders, None
+            act()
+        found = list(self._walk(home))
+        yield from (each for each in found if each[1].is_relative_to(home.archived_sessions))
+
+
+async def test_a_thread_whose_file_slips_past_the_look_at_the_folders_is_not_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with opened(tmp_path) as store:
+        await create(store, THREAD)
+        await store.threads_page(ThreadQuery())
+        await store.commit(Batch(THREAD, relocate="archive"))
+        mover = Mover(store, monkeypatch)
+        mover.plan(["unarchive", "archive"], lambda: mover.move("unarchive"))
+        record = await store.thread(THREAD)
+        assert record is not None
+        assert record.path.exists()
+        assert [each.id for each in (await store.threads_page(ThreadQuery())).records] == [THREAD]
+        assert len(await store.all_turns(THREAD)) == 1
+
+
+async def test_a_thread_whose_file_comes_back_before_its_row_is_dropped_is_not_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with opened(tmp_path) as store:
+        path = await create(store, THREAD)
+        await store.threads_page(ThreadQuery())
+        away = path.rename(tmp_path / "away")
+        Mover(store, monkeypatch).plan([], lambda: away.rename(path))
+        assert await store.thread(THREAD) is not None
+        assert [each.id for each in (await store.threads_page(ThreadQuery())).records] == [THREAD]
+
+
+async def test_a_thread_whose_file_is_away_is_not_listed_until_it_is_back(tmp_path: Path) -> None:
+    async with opened(tmp_path) as store:
+        path = await create(store, THREAD)
+        away = path.rename(tmp_path / "away")
+        assert await store.thread(THREAD) is None
+        assert (await store.threads_page(ThreadQuery())).records == []
+        away.rename(path)
+        assert await store.thread(THREAD) is not None
+        assert [each.id for each in (await store.threads_page(ThreadQuery())).records] == [THREAD]
+
+
+async def test_a_file_that_cannot_be_looked_at_is_not_taken_for_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(file: Any, *args: Any, **options: Any) -> os.stat_result:
+        if Path(file) == path:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return stat(file, *args, **options)
+
+    stat = os.stat
+    async with opened(tmp_path) as store:
+        path = await create(store, THREAD)
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "stat", broken)
+            await store.thread(THREAD)
+        assert [each.id for each in (await store.threads_page(ThreadQuery())).records] == [THREAD]
