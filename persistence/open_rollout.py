@@ -1,8 +1,9 @@
 """A thread as one transaction sees it, together with its file.
 
-The index says where a file is; a moment later it may be elsewhere, because somebody archives the thread. So
-looking up and opening are one thing here, done again where they did not meet the same file. A file that is
-open stays readable wherever its name goes, also when it is removed.
+The index says where a file is; a moment later it may be elsewhere, because somebody archives the thread. Or
+somebody has begun to index the file anew, and is in the middle of it. So bringing the index up to date,
+looking up and opening are one thing here, done again where they did not meet the same. A file that is open
+stays readable wherever its name goes, also when it is removed.
 """
 
 from __future__ import annotations
@@ -109,7 +110,7 @@ def open_rollout(
             if state is None:
                 continue
             with OpenRollout(home, state) as rollout:
-                if left and rollout.away:
+                if left and (rollout.away or state.partial):
                     continue
                 yield rollout
                 return

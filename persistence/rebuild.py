@@ -7,6 +7,7 @@ rows whose file is gone, and reads the names of renamed threads.
 from __future__ import annotations
 
 import logging
+import sqlite3
 import threading
 from dataclasses import dataclass
 
@@ -14,7 +15,6 @@ from persistence.appender import load_state
 from persistence.errors import StoreError
 from persistence.facts import name_operations
 from persistence.home import Home
-from persistence.indexer import RolloutState
 from persistence.jobs import Apply, Job
 from persistence.readers import Readers
 from persistence.rollout_files import FoundFile, find_all
@@ -25,6 +25,9 @@ log = logging.getLogger(__name__)
 
 _UNDER_WAY = 128
 """Pieces the writer may hold unfinished."""
+
+_Row = tuple[str, int, int]
+"""A file as its row knows it: path in the home, size, time of change."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +84,7 @@ def rebuild(writer: Writer, readers: Readers, home: Home, stopped: threading.Eve
     """
     pipeline = _Pipeline(writer)
     with readers.connection() as connection:
-        known: dict[str, tuple[str, int, int]] = {
+        known: dict[str, _Row] = {
             row["thread_id"]: (row["path"], row["file_size"], row["file_mtime_ns"])
             for row in connection.execute("SELECT thread_id, path, file_size, file_mtime_ns FROM rollouts")
         }
@@ -91,12 +94,10 @@ def rebuild(writer: Writer, readers: Readers, home: Home, stopped: threading.Eve
             if stopped.is_set():
                 return Rebuilt(len(seen), indexed, dropped)
             seen.add(found.thread_id)
-            row = (str(found.path.relative_to(home.root)), found.size, found.mtime_ns)
-            if known.get(found.thread_id) != row:
+            if known.get(found.thread_id) != _row_of(home, found):
                 indexed += 1
-                base = load_state(connection, found.thread_id)
                 # An index from nothing may be of thousands of files that were written long ago.
-                _index(writer, home, found, base, stopped, pipeline, flush=bool(known))
+                _index(connection, writer, home, found, stopped, pipeline, flush=bool(known))
         pipeline.flush()
         for thread_id in known.keys() - seen:
             if stopped.is_set():
@@ -108,18 +109,26 @@ def rebuild(writer: Writer, readers: Readers, home: Home, stopped: threading.Eve
     return Rebuilt(len(seen), indexed, dropped)
 
 
+def _row_of(home: Home, found: FoundFile) -> _Row:
+    return str(found.path.relative_to(home.root)), found.size, found.mtime_ns
+
+
 def _index(
+    connection: sqlite3.Connection,
     writer: Writer,
     home: Home,
     found: FoundFile,
-    base: RolloutState | None,
     stopped: threading.Event,
     pipeline: _Pipeline,
     *,
     flush: bool,
 ) -> None:
     try:
-        index_file(writer, home, found, base, stopped, pipeline.put, flush=flush)
+        with writer.scans.of(found.thread_id, stopped) as ours:
+            base = load_state(connection, found.thread_id)
+            known = None if base is None else (base.path, base.file_size, base.file_mtime_ns)
+            if ours and known != _row_of(home, found):
+                index_file(writer, home, found, base, stopped, pipeline.put, flush=flush)
     except StoreError as error:
         if error.fault != "disk":
             raise

@@ -214,8 +214,9 @@ def _index(
         status = target.stat()
         archived = target.is_relative_to(home.archived_sessions)
         found = FoundFile(thread_id, target, archived, status.st_size, status.st_mtime_ns)
-        if not index_file(writer, home, found, base, stopped) and stopped.is_set():
-            raise Stopped
+        with writer.scans.of(thread_id, stopped) as ours:
+            if (not ours or not index_file(writer, home, found, base, stopped)) and stopped.is_set():
+                raise Stopped
         # Where it was not stored somebody else who looked for the thread is at it, or a read will be.
         writer.call(Job(operations=last))
     except BaseException as error:

@@ -1,8 +1,9 @@
 """Indexing a rollout file from its first byte, in a worker thread, beside the live writer.
 
 A file of any size goes through in pieces: each piece is a prefix of the file with its rows, stored only
-if the thread's index still stands where the piece before left it. Whoever else moved it (the live writer,
-another scan) has newer knowledge and wins; the loser stops.
+if the thread's index still stands where the piece before left it. Whoever else moved it (the live writer, a
+file that took its place) has newer knowledge and wins; the loser stops. Two scans of one file would stop each
+other for ever, so whoever begins one has the thread in ``Writer.scans``.
 """
 
 from __future__ import annotations
@@ -41,6 +42,8 @@ def index_file(
     flush: bool = True,
 ) -> bool:
     """Index a file anew. ``base`` is the thread's row as it was when the file was found stale.
+
+    The caller has the thread in ``Writer.scans``.
 
     What the index knows must not be lost in a power cut, and who wrote the file may have died before it was
     flushed: it is flushed here, unless ``flush`` is False.
@@ -150,17 +153,18 @@ def up_to_date(
         state = load_state(connection, thread_id)
         if state is not None and is_fresh(home, state):
             return state
-    for _ in range(_ATTEMPTS):
-        found = _find(home, thread_id, state)
-        if found is not None:
-            index_file(writer, home, found, state)
-        elif state is None or drop(writer, state):
-            return None
-        state = load_state(connection, thread_id)
-        if state is not None and is_fresh(home, state):
-            return state
+    with writer.scans.of(thread_id):
+        for _ in range(_ATTEMPTS):
+            state = load_state(connection, thread_id)
+            if state is not None and is_fresh(home, state):
+                return state
+            found = _find(home, thread_id, state)
+            if found is not None:
+                index_file(writer, home, found, state)
+            elif state is None or drop(writer, state):
+                return None
     # The file grows faster than it can be read: what is indexed is a true prefix of it.
-    return state
+    return load_state(connection, thread_id)
 
 
 def _find(home: Home, thread_id: str, state: RolloutState | None) -> FoundFile | None:

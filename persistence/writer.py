@@ -34,6 +34,7 @@ from persistence.indexer import RolloutState, distrust_unflushed
 from persistence.jobs import NO_ROW, Append, Apply, Batch, Drop, Job, Release
 from persistence.relocation import finish, relocate
 from persistence.rollout_files import rank
+from persistence.single_flight import SingleFlight
 
 log = logging.getLogger(__name__)
 
@@ -50,6 +51,8 @@ class Writer:
     Attributes:
         notices: what was found at the opening that users should know. Invariant: complete when the database
             has been opened.
+        scans: the ids of the threads whose files are being indexed, each by one thread. Two at one file would
+            undo each other's pieces.
     """
 
     def __init__(self, home: Home) -> None:
@@ -60,6 +63,7 @@ class Writer:
         self._thread: threading.Thread | None = None
         self._appender = Appender(home)
         self.notices: list[str] = []
+        self.scans = SingleFlight()
 
     def start(self, now_ms: int, opened: Callable[[StoreError | None], None]) -> None:
         """Start the thread; ``opened`` is called in it when the database is open or could not be."""

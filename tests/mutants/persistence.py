@@ -108,8 +108,8 @@ MUTANTS = [
         "a read that meets an archive fails",
         "docs/durability.md: a file that moves while it is read is found where it is now",
         "persistence/open_rollout.py",
-        "                if left and rollout.away:\n",
-        "                if False:\n",
+        "                if left and (rollout.away or state.partial):\n",
+        "                if left and state.partial:\n",
         [
             "tests/persistence/test_files_that_move.py::"
             "test_a_thread_that_is_archived_just_when_its_file_is_to_be_opened_is_read_where_it_is"
@@ -119,11 +119,33 @@ MUTANTS = [
         "a thread whose file slipped past a look at the folders is dropped",
         KEYSET,
         "persistence/writer.py",
-        "        if current is None or current.path != job.path or not _is_gone(self._home.root / job.path):\n",
-        "        if current is None:\n",
+        "if current is None or current.path != job.path or not _is_gone(self._home.root / job.path):\n",
+        "if current is None:\n",
         [
             "tests/persistence/test_files_that_move.py::"
             "test_a_thread_whose_file_slips_past_the_look_at_the_folders_is_not_lost"
+        ],
+    ),
+    Mutant(
+        "two scans of one file undo each other's pieces, and their readers take a part for the whole",
+        DERIVED,
+        "persistence/single_flight.py",
+        "            while name in self._under_way and not",
+        "            while False and not",
+        [
+            "tests/persistence/test_scans_at_once.py::"
+            "test_two_readers_of_a_file_that_is_not_indexed_both_see_all_of_it"
+        ],
+    ),
+    Mutant(
+        "a reader takes an index that is being made anew for the whole",
+        DERIVED,
+        "persistence/open_rollout.py",
+        "(rollout.away or state.partial)",
+        "rollout.away",
+        [
+            "tests/persistence/test_scans_at_once.py::"
+            "test_a_reader_sees_all_of_a_file_that_begins_to_be_indexed_anew_after_it_has_looked"
         ],
     ),
     Mutant(

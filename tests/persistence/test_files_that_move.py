@@ -166,39 +166,40 @@ async def test_a_thread_that_is_reverted_just_when_its_file_is_to_be_opened_is_r
 
 
 class Mover:
-    """Moves the thread at the instants of a reader's look at the folders. Used by a worker thread."""
+    """Moves the thread at the instants of a reader's look for it. Used by a worker thread.
+
+    Attributes:
+        before_stat: what is done before each comparison of the row with its file.
+        before_folder: what is done before each of the two folders is looked at, the first time.
+    """
 
     def __init__(self, store: Store, patch: pytest.MonkeyPatch) -> None:
         self._store = store
         self._token = trio.lowlevel.current_trio_token()
-        self._before_stat: list[Action] = []
+        self.before_stat: list[Action] = []
+        self.before_folder: list[Action | Callable[[], object]] = []
         self._is_fresh, self._walk = persistence.scan.is_fresh, persistence.rollout_files._walk
-        self._between_folders: Callable[[], object] | None = None
         patch.setattr(persistence.scan, "is_fresh", self._comparing)
         patch.setattr(persistence.rollout_files, "_walk", self._looking)
 
-    def plan(self, before_stat: list[Action], between_folders: Callable[[], object]) -> None:
-        """Before each comparison of the row with its file, and once between the two folders of a look."""
-        self._before_stat, self._between_folders = before_stat, between_folders
-
-    def move(self, action: Action) -> None:
-        """Move it now."""
-        batch = Batch(THREAD, relocate=action, now_ms=LATER)
-        trio.from_thread.run(self._store.commit, batch, trio_token=self._token)
-
     def _comparing(self, home: Home, state: RolloutState) -> bool:
-        if self._before_stat:
-            self.move(self._before_stat.pop(0))
+        if self.before_stat:
+            self._do(self.before_stat.pop(0))
         return self._is_fresh(home, state)
 
     def _looking(self, home: Home) -> Iterator[tuple[str, Path]]:
-        found = list(self._walk(home))
-        yield from (each for each in found if each[1].is_relative_to(home.sessions))
-        if self._between_folders is not None:
-            act, self._between_folders = self._between_folders, None
+        for folder in (home.sessions, home.archived_sessions):
+            if self.before_folder:
+                self._do(self.before_folder.pop(0))
+            found = list(self._walk(home))
+            yield from (each for each in found if each[1].is_relative_to(folder))
+
+    def _do(self, act: Action | Callable[[], object]) -> None:
+        if callable(act):
             act()
-        found = list(self._walk(home))
-        yield from (each for each in found if each[1].is_relative_to(home.archived_sessions))
+            return
+        batch = Batch(THREAD, relocate=act, now_ms=LATER)
+        trio.from_thread.run(self._store.commit, batch, trio_token=self._token)
 
 
 async def test_a_thread_whose_file_slips_past_the_look_at_the_folders_is_not_lost(
@@ -209,8 +210,10 @@ async def test_a_thread_whose_file_slips_past_the_look_at_the_folders_is_not_los
         await store.threads_page(ThreadQuery())
         await store.commit(Batch(THREAD, relocate="archive"))
         mover = Mover(store, monkeypatch)
-        mover.plan(["unarchive", "archive"], lambda: mover.move("unarchive"))
+        mover.before_stat = ["unarchive", "archive", "unarchive"]
+        mover.before_folder = ["archive", "unarchive"]
         record = await store.thread(THREAD)
+        assert mover.before_folder == []
         assert record is not None
         assert record.path.exists()
         assert [each.id for each in (await store.threads_page(ThreadQuery())).records] == [THREAD]
@@ -224,7 +227,7 @@ async def test_a_thread_whose_file_comes_back_before_its_row_is_dropped_is_not_l
         path = await create(store, THREAD)
         await store.threads_page(ThreadQuery())
         away = path.rename(tmp_path / "away")
-        Mover(store, monkeypatch).plan([], lambda: away.rename(path))
+        Mover(store, monkeypatch).before_folder = [lambda: None, lambda: away.rename(path)]
         assert await store.thread(THREAD) is not None
         assert [each.id for each in (await store.threads_page(ThreadQuery())).records] == [THREAD]
 
