@@ -197,15 +197,21 @@ class Store:
         return await self._read(lambda connection: read_goal(connection, thread_id))
 
     async def queue(self, thread_id: str) -> StoredQueue:
-        """The thread's queue, as a crash left it: claimed rows are settled by what the rollout says."""
+        """The thread's queue, as a crash left it: claimed rows are settled by what the rollout says.
+
+        Raises:
+            InvalidRequest: rows are claimed, and there is no rollout that could settle them.
+        """
         now_ms = self._runtime.now_ms()
+        missing = InvalidRequest(f"no rollout found for thread id {thread_id}")
 
         def read(connection: sqlite3.Connection) -> StoredQueue:
             stored = read_queue(connection, thread_id)
             if not stored.claimed:
                 return stored
-            up_to_date(connection, self._engine.writer, self._home, thread_id)
-            settled, operations = recovered(connection, thread_id, stored, now_ms)
+            with open_rollout(connection, self._engine.writer, self._home, thread_id, missing):
+                stored = read_queue(connection, thread_id)
+                settled, operations = recovered(connection, thread_id, stored, now_ms)
             reach("before a claim is settled")
             try:
                 self._engine.writer.call(Job(operations=operations))
