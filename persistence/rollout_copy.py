@@ -27,8 +27,8 @@ from persistence.database import Operation
 from persistence.errors import StoreError
 from persistence.facts import set_updated
 from persistence.home import FILE_MODE, Home, make_folders
-from persistence.indexer import RolloutState, forget
-from persistence.jobs import Job, Release
+from persistence.indexer import RolloutState
+from persistence.jobs import Job
 from persistence.open_rollout import OpenRollout
 from persistence.relocation import forget_intent, intend_copy, part_of
 from persistence.rollout_files import FoundFile, first_payload, parse_object, read_lines
@@ -122,8 +122,8 @@ def write_fork(
     """Write the file of a fork and index it.
 
     Raises:
-        StoreError: it was not written.
-        Stopped: it was given up.
+        StoreError: it was not written. The index may know some of it.
+        Stopped: it was given up, likewise.
     """
 
     def fill(descriptor: int, out: BinaryIO) -> None:
@@ -131,8 +131,7 @@ def write_fork(
             out.write(piece)
 
     _write_copy(writer, home, source, record.id, record.path, at_ms, fill)
-    undo = [*forget(record.id), ("DELETE FROM threads WHERE thread_id=?", (record.id,))]
-    _index(writer, home, record.id, record.path, None, stopped, [forget_intent(record.id)], undo)
+    _index(writer, home, record.id, record.path, None, stopped, [forget_intent(record.id)])
 
 
 def write_reverted(
@@ -147,8 +146,8 @@ def write_reverted(
     """Write the file that takes the place of the thread's rollout, and index it.
 
     Raises:
-        StoreError: the thread is as it was.
-        Stopped: it was given up, the thread is as it was.
+        StoreError: the thread's files are as they were. The index may know some of the new one.
+        Stopped: it was given up, likewise.
     """
 
     def fill(descriptor: int, out: BinaryIO) -> None:
@@ -164,7 +163,7 @@ def write_reverted(
     thread_id = source.state.thread_id
     _write_copy(writer, home, source, thread_id, target, at_ms, fill)
     last = [*set_updated(thread_id, at_ms), forget_intent(thread_id)]
-    _index(writer, home, thread_id, target, source.state, stopped, last, forget(thread_id))
+    _index(writer, home, thread_id, target, source.state, stopped, last)
 
 
 def _write_copy(
@@ -194,7 +193,7 @@ def _write_copy(
         for folder in home.folders_above(target):
             sync_path(folder)
     except BaseException as error:
-        _give_up(writer, thread_id, part, target, [])
+        _give_up(writer, thread_id, part, target)
         if isinstance(error, OSError):
             raise StoreError.from_os("write", target, error) from error
         raise
@@ -208,7 +207,6 @@ def _index(
     base: RolloutState | None,
     stopped: threading.Event,
     last: list[Operation],
-    undo: list[Operation],
 ) -> None:
     try:
         status = target.stat()
@@ -220,20 +218,20 @@ def _index(
         # Where it was not stored somebody else who looked for the thread is at it, or a read will be.
         writer.call(Job(operations=last))
     except BaseException as error:
-        _give_up(writer, thread_id, part_of(target), target, undo)
+        _give_up(writer, thread_id, part_of(target), target)
         if isinstance(error, OSError):
             raise StoreError.from_os("read", target, error) from error
         raise
 
 
-def _give_up(writer: Writer, thread_id: str, part: Path, target: Path, undo: list[Operation]) -> None:
+def _give_up(writer: Writer, thread_id: str, part: Path, target: Path) -> None:
     for path in (part, target):
         try:
             path.unlink(missing_ok=True)
         except OSError as error:
             log.warning("could not remove %s: %s", path, error)
     with suppress(StoreError):
-        writer.call(Release(thread_id=thread_id, operations=[*undo, forget_intent(thread_id)]))
+        writer.call(Job(operations=[forget_intent(thread_id)]))
 
 
 def _fork_lines(
