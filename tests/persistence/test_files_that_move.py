@@ -12,14 +12,17 @@ from typing import Any
 import pytest
 import trio
 
+import persistence.rebuild
 import persistence.rollout_files
 import persistence.scan
 from persistence.home import Home
 from persistence.indexer import RolloutState
+from persistence.jobs import Apply
 from persistence.relocation import Action
 from persistence.store import Batch, Store, StoreError, ThreadQuery
 from protocol.errors import InvalidRequest, NotSupported
 from tests.persistence.sessions import START_MS, add_turn, create, opened, turn_of, uuid_of
+from tests.persistence.test_index_is_derived import delete_database
 
 THREAD, FORK = uuid_of(1), uuid_of(2)
 LATER = START_MS + 86_400_000
@@ -258,3 +261,32 @@ async def test_a_file_that_cannot_be_looked_at_is_not_taken_for_gone(
             patch.setattr(os, "stat", broken)
             await store.thread(THREAD)
         assert [each.id for each in (await store.threads_page(ThreadQuery())).records] == [THREAD]
+
+
+@pytest.mark.parametrize("when", ["before it is opened", "before it is stored"])
+async def test_a_file_that_is_moved_while_a_start_indexes_it_is_listed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    async with opened(tmp_path) as store:
+        path = await create(store, THREAD)
+    delete_database(tmp_path)
+    archived = Home(tmp_path).archived_sessions
+    index_file = persistence.rebuild.index_file
+
+    def move_and_index(
+        writer: Any, home: Any, found: Any, base: Any, stopped: Any, put: Any, **o: Any
+    ) -> bool:
+        def move_and_put(job: Apply) -> None:
+            if path.exists():
+                path.rename(archived / path.name)
+            put(job)
+
+        archived.mkdir()
+        if when == "before it is opened":
+            path.rename(archived / path.name)
+        return index_file(writer, home, found, base, stopped, move_and_put, **o)
+
+    monkeypatch.setattr(persistence.rebuild, "index_file", move_and_index)
+    async with opened(tmp_path) as store:
+        page = await store.threads_page(ThreadQuery(archived=True))
+        assert [each.path.parent for each in page.records] == [archived]
