@@ -149,6 +149,28 @@ MUTANTS = [
         ],
     ),
     Mutant(
+        "a name that is given while a start reads those of others is cleared",
+        "docs/durability.md: the result of thread/name/set says that the row is committed",
+        "persistence/facts.py",
+        "WHERE thread_id=? AND name_set<?",
+        "WHERE thread_id=? AND ?",
+        [
+            "tests/persistence/test_facts.py::"
+            "test_a_name_given_while_a_start_reads_the_names_that_others_gave_is_kept"
+        ],
+    ),
+    Mutant(
+        "a start does not look again for files that moved meanwhile",
+        KEYSET,
+        "persistence/rebuild.py",
+        "(known.keys() - seen) | pipeline.refused",
+        "known.keys() - seen",
+        [
+            "tests/persistence/test_files_that_move.py::"
+            "test_a_file_that_is_moved_while_a_start_indexes_it_is_listed"
+        ],
+    ),
+    Mutant(
         "a list does not wait for the rebuild",
         KEYSET,
         "persistence/store.py",
