@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 
+from persistence.errors import StoreError
 from persistence.home import Home
-from persistence.indexer import RolloutState
-from persistence.readers import Readers, snapshot
+from persistence.open_rollout import OpenRollout, open_rollout
+from persistence.readers import Readers
 from persistence.rollout_copy import Cut, find_cut, write_fork, write_reverted
 from persistence.rollout_files import reverted_path
-from persistence.scan import recognised_state, stored_state
+from persistence.scan import up_to_date
 from persistence.thread_list import ThreadRecord
 from persistence.writer import Writer
 from protocol.errors import InvalidRequest
@@ -37,14 +39,17 @@ class Copies:
         """See ``Store.fork``."""
 
         def copy(stopped: threading.Event) -> None:
-            state, cut = self._cut(
-                writer,
-                source_id,
-                last_turn_id=last_turn_id,
-                before_turn_id=before_turn_id,
-                exclude_open_turn=exclude_open_turn,
-            )
-            write_fork(writer, self._home, state, cut, record, at_ms, stopped)
+            with (
+                self._cut(
+                    writer,
+                    source_id,
+                    last_turn_id=last_turn_id,
+                    before_turn_id=before_turn_id,
+                    exclude_open_turn=exclude_open_turn,
+                ) as (source, cut),
+                self._or_as_before(writer, record.id),
+            ):
+                write_fork(writer, self._home, source, cut, record, at_ms, stopped)
 
         return copy
 
@@ -54,12 +59,26 @@ class Copies:
         """See ``Store.revert``; ``revision`` names the new file."""
 
         def copy(stopped: threading.Event) -> None:
-            state, cut = self._cut(writer, thread_id, before_turn_id=before_turn_id)
-            target = reverted_path(self._home.root / state.path, revision)
-            write_reverted(writer, self._home, state, cut, target, at_ms, stopped)
+            with (
+                self._cut(writer, thread_id, before_turn_id=before_turn_id) as (source, cut),
+                self._or_as_before(writer, thread_id),
+            ):
+                target = reverted_path(source.path, revision)
+                write_reverted(writer, self._home, source, cut, target, at_ms, stopped)
 
         return copy
 
+    @contextmanager
+    def _or_as_before(self, writer: Writer, thread_id: str) -> Iterator[None]:
+        """Of a copy that is given up the file is gone: make the index say so, and what it said before."""
+        try:
+            yield
+        except BaseException:
+            with suppress(StoreError), self._readers.connection() as connection:
+                up_to_date(connection, writer, self._home, thread_id)
+            raise
+
+    @contextmanager
     def _cut(
         self,
         writer: Writer,
@@ -68,18 +87,20 @@ class Copies:
         last_turn_id: str | None = None,
         before_turn_id: str | None = None,
         exclude_open_turn: bool = False,
-    ) -> tuple[RolloutState, Cut]:
-        """The thread as it is indexed now, and where its copy ends."""
+    ) -> Iterator[tuple[OpenRollout, Cut]]:
+        """The thread as it is indexed now, its file open, and where the copy of it ends."""
         missing = InvalidRequest(f"no rollout found for thread id {thread_id}")
-        with self._readers.connection() as connection:
-            recognised_state(connection, writer, self._home, thread_id, missing)
-            with snapshot(connection):
-                state = stored_state(connection, thread_id, missing)
-                cut = find_cut(
-                    connection,
-                    state,
-                    last_turn_id=last_turn_id,
-                    before_turn_id=before_turn_id,
-                    exclude_open_turn=exclude_open_turn,
-                )
-        return state, cut
+        with (
+            self._readers.connection() as connection,
+            open_rollout(connection, writer, self._home, thread_id, missing) as found,
+        ):
+            cut = find_cut(
+                connection,
+                found.state,
+                last_turn_id=last_turn_id,
+                before_turn_id=before_turn_id,
+                exclude_open_turn=exclude_open_turn,
+            )
+            source = found.keep()
+        with source:
+            yield source, cut

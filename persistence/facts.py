@@ -202,7 +202,7 @@ def name_operations(connection: sqlite3.Connection, home: Home) -> list[Operatio
             "SELECT name_set FROM thread_facts WHERE thread_id=?", (thread_id,)
         ).fetchone()
         if ours is not None and 0 < ours["name_set"] < at:
-            operations.append(
-                ("UPDATE thread_facts SET name=NULL, name_set=0 WHERE thread_id=?", (thread_id,))
-            )
+            # Not a name that is given while we read.
+            older = "UPDATE thread_facts SET name=NULL, name_set=0 WHERE thread_id=? AND name_set<?"
+            operations.append((older, (thread_id, at)))
     return operations

@@ -5,15 +5,11 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
-from persistence.errors import StoreError
-from persistence.indexer import RolloutState
 from persistence.item_codec import error_from_rollout, item_from_rollout, legacy_item
+from persistence.open_rollout import OpenRollout
 from persistence.rollout_files import parse_object
 from persistence.thread_list import page_limit
 from protocol.errors import InvalidRequest, NotSupported
@@ -46,13 +42,12 @@ class History:
     def __init__(
         self,
         connection: sqlite3.Connection,
-        state: RolloutState,
-        path: Path,
+        rollout: OpenRollout,
         live_turn_id: str | None = None,
     ) -> None:
         self._connection = connection
-        self._state = state
-        self._path = path
+        self._rollout = rollout
+        self._state = rollout.state
         self._live_turn_id = live_turn_id
 
     def turns(
@@ -101,7 +96,7 @@ class History:
         else:
             rows = self._items_of(turn_id, None, anchor, direction, count + 1)
         page = ItemsPage(data=[])
-        with self._open() as descriptor:
+        with self._rollout.reading() as descriptor:
             for row in rows[:count]:
                 item = _read_item(descriptor, row)
                 if item is not None:
@@ -166,7 +161,7 @@ class History:
     def _build_turns(self, rows: list[sqlite3.Row], view: ItemsView) -> list[Turn]:
         if view == "notLoaded" or not rows:
             return [self._turn(row, [], view) for row in rows]
-        with self._open() as descriptor:
+        with self._rollout.reading() as descriptor:
             turns = []
             for row in rows:
                 items = (_read_item(descriptor, each) for each in self._item_rows(row["turn_id"], view))
@@ -195,19 +190,6 @@ class History:
             completed_at=row["completed_at"],
             duration_ms=row["duration_ms"],
         )
-
-    @contextmanager
-    def _open(self) -> Iterator[int]:
-        try:
-            descriptor = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
-        except OSError as error:
-            raise StoreError.from_os("open", self._path, error) from error
-        try:
-            yield descriptor
-        except OSError as error:
-            raise StoreError.from_os("read", self._path, error) from error
-        finally:
-            os.close(descriptor)
 
     # Cursors: JSON text. Paginated ones name an ordinal, legacy ones a turn.
 

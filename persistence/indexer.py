@@ -106,6 +106,11 @@ class RolloutState:
     file_mtime_ns: int = -1
     unflushed: int = 0
 
+    @property
+    def partial(self) -> bool:
+        """Whether more of the file is being indexed, or what is known of it is not believed any more."""
+        return self.file_size < 0
+
 
 COLUMNS = tuple(each.name for each in fields(RolloutState))
 

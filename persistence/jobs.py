@@ -104,6 +104,18 @@ class Apply(Job):
 
 
 @dataclass(slots=True)
+class Drop(Job):
+    """Take a thread out of the index because its file is gone, if it still is.
+
+    ``path`` is the row's when the file was missed, relative to the home. ``dropped`` tells.
+    """
+
+    thread_id: str = ""
+    path: str = ""
+    dropped: bool = False
+
+
+@dataclass(slots=True)
 class Release(Job):
     """Forget the live state of a thread."""
 

@@ -207,7 +207,8 @@ def recovered(
 ) -> tuple[StoredQueue, list[Operation]]:
     """What claimed rows are after a crash, and what to store so that it stays so.
 
-    The rollout decides: if it holds the user message, the row ran and goes; if not, it has failed.
+    The rollout decides: if it holds the user message, the row ran and goes; if not, it has failed. A row that
+    is not that claim any more when this comes to be stored stays as it is.
     """
     left: list[QueuedTurn] = []
     operations: list[Operation] = []
@@ -220,7 +221,7 @@ def recovered(
             (thread_id, row.turn_id, row.item_id),
         ).fetchone()
         if recorded is not None:
-            operations += started(thread_id, row)
+            operations += _settled_as_run(row)
             continue
         failed = replace(
             row,
@@ -231,5 +232,27 @@ def recovered(
             updated_at_ms=now_ms,
         )
         left.append(failed)
-        operations.append(change(failed))
+        operations.append(_settled_as_failed(row, failed))
     return StoredQueue(tuple(left), stored.paused), operations
+
+
+_STILL_CLAIMED = "queued_turn_id=? AND state='dispatching' AND dispatch_turn_id IS ?"
+
+
+def _settled_as_run(claim: QueuedTurn) -> list[Operation]:
+    remember = (
+        "INSERT OR REPLACE INTO queued_turns_started "  # noqa: S608
+        "(queued_turn_id, thread_id, client_user_message_id, turn_id) "
+        "SELECT queued_turn_id, thread_id, client_user_message_id, dispatch_turn_id "
+        f"FROM thread_queued_turns WHERE {_STILL_CLAIMED}"
+    )
+    gone = f"DELETE FROM thread_queued_turns WHERE {_STILL_CLAIMED}"  # noqa: S608
+    return [(statement, (claim.id, claim.turn_id)) for statement in (remember, gone)]
+
+
+def _settled_as_failed(claim: QueuedTurn, failed: QueuedTurn) -> Operation:
+    statement = (
+        "UPDATE thread_queued_turns SET state=?, failure=?, dispatch_turn_id=NULL, dispatch_item_id=NULL, "  # noqa: S608
+        f"updated_at_ms=? WHERE {_STILL_CLAIMED}"
+    )
+    return statement, (failed.state, failed.failure, failed.updated_at_ms, claim.id, claim.turn_id)

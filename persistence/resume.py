@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import sqlite3
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-from persistence.errors import StoreError
-from persistence.indexer import RolloutState
+from persistence.open_rollout import OpenRollout
 from persistence.rollout_files import first_payload, parse_object, read_lines
 from protocol.threads import TokenCounts, TokenUsage
 
@@ -36,13 +33,14 @@ class ResumeState:
 
 
 def read_resume_state(
-    connection: sqlite3.Connection, state: RolloutState, path: Path, *, with_context: bool = True
+    connection: sqlite3.Connection, rollout: OpenRollout, *, with_context: bool = True
 ) -> ResumeState:
     """Read it, touching of the file only what follows the last compaction, or a few lines without context.
 
     Raises:
         StoreError: the rollout cannot be read.
     """
+    state = rollout.state
     statement = "SELECT turn_id, status FROM turns WHERE thread_id=? ORDER BY ordinal DESC LIMIT 1"
     last_turn = connection.execute(statement, (state.thread_id,)).fetchone()
     result = ResumeState()
@@ -54,20 +52,12 @@ def read_resume_state(
         )
         row = connection.execute(counted, (state.thread_id, state.token_count_offset)).fetchone()
         result.usage_turn_id = None if row is None else row["turn_id"]
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError as error:
-        raise StoreError.from_os("open", path, error) from error
-    try:
+    with rollout.reading() as descriptor:
         if with_context:
             result.context = _context(descriptor, state.compacted_offset or 0)
         result.session_meta = _payload_at(descriptor, state.meta_offset) or {}
         result.turn_context = _payload_at(descriptor, state.turn_context_offset)
         result.token_usage = token_usage_of(_payload_at(descriptor, state.token_count_offset))
-    except OSError as error:
-        raise StoreError.from_os("read", path, error) from error
-    finally:
-        os.close(descriptor)
     return result
 
 

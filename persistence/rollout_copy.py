@@ -27,8 +27,9 @@ from persistence.database import Operation
 from persistence.errors import StoreError
 from persistence.facts import set_updated
 from persistence.home import FILE_MODE, Home, make_folders
-from persistence.indexer import RolloutState, forget
-from persistence.jobs import Job, Release
+from persistence.indexer import RolloutState
+from persistence.jobs import Job
+from persistence.open_rollout import OpenRollout
 from persistence.relocation import forget_intent, intend_copy, part_of
 from persistence.rollout_files import FoundFile, first_payload, parse_object, read_lines
 from persistence.rollout_lines import RolloutLine, encode_line, session_meta, turn_aborted
@@ -112,7 +113,7 @@ def _turn(connection: sqlite3.Connection, state: RolloutState, turn_id: str, unk
 def write_fork(
     writer: Writer,
     home: Home,
-    source: RolloutState,
+    source: OpenRollout,
     cut: Cut,
     record: ThreadRecord,
     at_ms: int,
@@ -121,23 +122,22 @@ def write_fork(
     """Write the file of a fork and index it.
 
     Raises:
-        StoreError: it was not written.
-        Stopped: it was given up.
+        StoreError: it was not written. The index may know some of it.
+        Stopped: it was given up, likewise.
     """
 
     def fill(descriptor: int, out: BinaryIO) -> None:
-        for piece in _fork_lines(descriptor, source, cut, record, at_ms, stopped):
+        for piece in _fork_lines(descriptor, source.state, cut, record, at_ms, stopped):
             out.write(piece)
 
     _write_copy(writer, home, source, record.id, record.path, at_ms, fill)
-    undo = [*forget(record.id), ("DELETE FROM threads WHERE thread_id=?", (record.id,))]
-    _index(writer, home, record.id, record.path, None, stopped, [forget_intent(record.id)], undo)
+    _index(writer, home, record.id, record.path, None, stopped, [forget_intent(record.id)])
 
 
 def write_reverted(
     writer: Writer,
     home: Home,
-    state: RolloutState,
+    source: OpenRollout,
     cut: Cut,
     target: Path,
     at_ms: int,
@@ -146,8 +146,8 @@ def write_reverted(
     """Write the file that takes the place of the thread's rollout, and index it.
 
     Raises:
-        StoreError: the thread is as it was.
-        Stopped: it was given up, the thread is as it was.
+        StoreError: the thread's files are as they were. The index may know some of the new one.
+        Stopped: it was given up, likewise.
     """
 
     def fill(descriptor: int, out: BinaryIO) -> None:
@@ -157,25 +157,25 @@ def write_reverted(
                 raise Stopped
             copied = os.sendfile(out.fileno(), descriptor, position, min(_BLOCK, cut.end - position))
             if copied == 0:
-                raise StoreError(f"{state.path} has become shorter", "disk", path=home.root / state.path)
+                raise StoreError(f"{source.path} has become shorter", "disk", path=source.path)
             position += copied
 
-    _write_copy(writer, home, state, state.thread_id, target, at_ms, fill)
-    updated = set_updated(state.thread_id, at_ms)
-    last = [*updated, forget_intent(state.thread_id)]
-    _index(writer, home, state.thread_id, target, state, stopped, last, forget(state.thread_id))
+    thread_id = source.state.thread_id
+    _write_copy(writer, home, source, thread_id, target, at_ms, fill)
+    last = [*set_updated(thread_id, at_ms), forget_intent(thread_id)]
+    _index(writer, home, thread_id, target, source.state, stopped, last)
 
 
 def _write_copy(
     writer: Writer,
     home: Home,
-    source: RolloutState,
+    source: OpenRollout,
     thread_id: str,
     target: Path,
     at_ms: int,
     fill: Callable[[int, BinaryIO], None],
 ) -> None:
-    part, path = part_of(target), home.root / source.path
+    part, descriptor = part_of(target), source.descriptor
     if target.exists():
         raise StoreError(f"{target} exists already", "disk", path=target)
     try:
@@ -184,20 +184,16 @@ def _write_copy(
         raise StoreError.from_os("make", target.parent, error) from error
     writer.call(Job(operations=[intend_copy(home, thread_id, target, at_ms)]))
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
-            with os.fdopen(os.open(part, flags, FILE_MODE), "wb") as out:
-                fill(descriptor, out)
-                out.flush()
-                os.fsync(out.fileno())
-        finally:
-            os.close(descriptor)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+        with os.fdopen(os.open(part, flags, FILE_MODE), "wb") as out:
+            fill(descriptor, out)
+            out.flush()
+            os.fsync(out.fileno())
         part.rename(target)
         for folder in home.folders_above(target):
             sync_path(folder)
     except BaseException as error:
-        _give_up(writer, thread_id, part, target, [])
+        _give_up(writer, thread_id, part, target)
         if isinstance(error, OSError):
             raise StoreError.from_os("write", target, error) from error
         raise
@@ -211,31 +207,31 @@ def _index(
     base: RolloutState | None,
     stopped: threading.Event,
     last: list[Operation],
-    undo: list[Operation],
 ) -> None:
     try:
         status = target.stat()
         archived = target.is_relative_to(home.archived_sessions)
         found = FoundFile(thread_id, target, archived, status.st_size, status.st_mtime_ns)
-        if not index_file(writer, home, found, base, stopped) and stopped.is_set():
-            raise Stopped
+        with writer.scans.of(thread_id, stopped) as ours:
+            if (not ours or not index_file(writer, home, found, base, stopped)) and stopped.is_set():
+                raise Stopped
         # Where it was not stored somebody else who looked for the thread is at it, or a read will be.
         writer.call(Job(operations=last))
     except BaseException as error:
-        _give_up(writer, thread_id, part_of(target), target, undo)
+        _give_up(writer, thread_id, part_of(target), target)
         if isinstance(error, OSError):
             raise StoreError.from_os("read", target, error) from error
         raise
 
 
-def _give_up(writer: Writer, thread_id: str, part: Path, target: Path, undo: list[Operation]) -> None:
+def _give_up(writer: Writer, thread_id: str, part: Path, target: Path) -> None:
     for path in (part, target):
         try:
             path.unlink(missing_ok=True)
         except OSError as error:
             log.warning("could not remove %s: %s", path, error)
     with suppress(StoreError):
-        writer.call(Release(thread_id=thread_id, operations=[*undo, forget_intent(thread_id)]))
+        writer.call(Job(operations=[forget_intent(thread_id)]))
 
 
 def _fork_lines(

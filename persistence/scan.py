@@ -1,8 +1,9 @@
 """Indexing a rollout file from its first byte, in a worker thread, beside the live writer.
 
 A file of any size goes through in pieces: each piece is a prefix of the file with its rows, stored only
-if the thread's index still stands where the piece before left it. Whoever else moved it (the live writer,
-another scan) has newer knowledge and wins; the loser stops.
+if the thread's index still stands where the piece before left it. Whoever else moved it (the live writer, a
+file that took its place) has newer knowledge and wins; the loser stops. Two scans of one file would stop each
+other for ever, so whoever begins one has the thread in ``Writer.scans``.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from persistence.appender import load_state
 from persistence.errors import StoreError
 from persistence.home import Home
 from persistence.indexer import Indexer, RolloutState, begin, forget, parse_line, save
-from persistence.jobs import NO_ROW, Apply, Job, Release
+from persistence.jobs import NO_ROW, Apply, Drop, Job
 from persistence.rollout_files import FoundFile, find_one, read_lines
 from persistence.writer import Writer
 
@@ -41,6 +42,8 @@ def index_file(
     flush: bool = True,
 ) -> bool:
     """Index a file anew. ``base`` is the thread's row as it was when the file was found stale.
+
+    The caller has the thread in ``Writer.scans``.
 
     What the index knows must not be lost in a power cut, and who wrote the file may have died before it was
     flushed: it is flushed here, unless ``flush`` is False.
@@ -108,10 +111,17 @@ def _store(writer: Writer, indexer: Indexer, expected: int) -> bool:
     return job.applied
 
 
-def drop(writer: Writer, thread_id: str) -> None:
-    """Take a thread whose file is gone out of the index."""
+def drop(writer: Writer, missed: RolloutState) -> bool:
+    """Take a thread whose file was not found out of the index.
+
+    Returns:
+        Whether it was; False: the file was moved while it was looked for, or is back, look again.
+    """
+    thread_id = missed.thread_id
     operations = [*forget(thread_id), ("DELETE FROM threads WHERE thread_id=?", (thread_id,))]
-    writer.call(Release(thread_id=thread_id, operations=operations))
+    job = Drop(operations=operations, thread_id=thread_id, path=missed.path)
+    writer.call(job)
+    return job.dropped
 
 
 def is_fresh(home: Home, state: RolloutState) -> bool:
@@ -143,41 +153,18 @@ def up_to_date(
         state = load_state(connection, thread_id)
         if state is not None and is_fresh(home, state):
             return state
-    for _ in range(_ATTEMPTS):
-        found = _find(home, thread_id, state)
-        if found is None:
-            if state is not None:
-                drop(writer, thread_id)
-            return None
-        index_file(writer, home, found, state)
-        state = load_state(connection, thread_id)
-        if state is not None and is_fresh(home, state):
-            return state
+    with writer.scans.of(thread_id):
+        for _ in range(_ATTEMPTS):
+            state = load_state(connection, thread_id)
+            if state is not None and is_fresh(home, state):
+                return state
+            found = _find(home, thread_id, state)
+            if found is not None:
+                index_file(writer, home, found, state)
+            elif state is None or drop(writer, state):
+                return None
     # The file grows faster than it can be read: what is indexed is a true prefix of it.
-    return state
-
-
-def recognised_state(
-    connection: sqlite3.Connection, writer: Writer, home: Home, thread_id: str, missing: Exception
-) -> RolloutState:
-    """One thread's index state, up to date.
-
-    Raises:
-        Exception: ``missing``, where there is no rollout of it.
-        StoreError: the file or the index cannot be read or written.
-    """
-    state = up_to_date(connection, writer, home, thread_id)
-    if state is None or not state.recognised:
-        raise missing
-    return state
-
-
-def stored_state(connection: sqlite3.Connection, thread_id: str, missing: Exception) -> RolloutState:
-    """One thread's index state as this transaction sees it; ``missing`` is raised where there is none."""
-    state = load_state(connection, thread_id)
-    if state is None:
-        raise missing
-    return state
+    return load_state(connection, thread_id)
 
 
 def _find(home: Home, thread_id: str, state: RolloutState | None) -> FoundFile | None:

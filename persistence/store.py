@@ -12,6 +12,7 @@ import logging
 import sqlite3
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -25,11 +26,11 @@ from persistence.fault_points import reach
 from persistence.history import History
 from persistence.home import Home
 from persistence.jobs import Append, Batch, Job, Release
+from persistence.open_rollout import OpenRollout, open_rollout
 from persistence.queue import StartedRow, StoredQueue, find_started, read_queue, recovered
-from persistence.readers import snapshot
 from persistence.resume import ResumeState, read_resume_state
 from persistence.rollout_files import active_path, rollout_path
-from persistence.scan import recognised_state, stored_state, up_to_date
+from persistence.scan import up_to_date
 from persistence.search import SearchPage, expression, find_threads, list_threads
 from persistence.stoppable import run_stoppable
 from persistence.thread_list import (
@@ -196,15 +197,21 @@ class Store:
         return await self._read(lambda connection: read_goal(connection, thread_id))
 
     async def queue(self, thread_id: str) -> StoredQueue:
-        """The thread's queue, as a crash left it: claimed rows are settled by what the rollout says."""
+        """The thread's queue, as a crash left it: claimed rows are settled by what the rollout says.
+
+        Raises:
+            InvalidRequest: rows are claimed, and there is no rollout that could settle them.
+        """
         now_ms = self._runtime.now_ms()
+        missing = InvalidRequest(f"no rollout found for thread id {thread_id}")
 
         def read(connection: sqlite3.Connection) -> StoredQueue:
             stored = read_queue(connection, thread_id)
             if not stored.claimed:
                 return stored
-            up_to_date(connection, self._engine.writer, self._home, thread_id)
-            settled, operations = recovered(connection, thread_id, stored, now_ms)
+            with open_rollout(connection, self._engine.writer, self._home, thread_id, missing):
+                stored = read_queue(connection, thread_id)
+                settled, operations = recovered(connection, thread_id, stored, now_ms)
             reach("before a claim is settled")
             try:
                 self._engine.writer.call(Job(operations=operations))
@@ -295,12 +302,11 @@ class Store:
         """
         unknown = InvalidRequest(f"thread not loaded: {thread_id}")
 
-        def read(connection: sqlite3.Connection) -> bool:
-            recognised_state(connection, self._engine.writer, self._home, thread_id, unknown)
+        def read(connection: sqlite3.Connection, _: OpenRollout) -> bool:
             found = "SELECT 1 FROM turns WHERE thread_id=? AND turn_id=?"
             return connection.execute(found, (thread_id, turn_id)).fetchone() is not None
 
-        return await self._read(read)
+        return await self._read_rollout(thread_id, unknown, read)
 
     async def all_turns(self, thread_id: str, *, live_turn_id: str | None = None) -> list[Turn]:
         """Every turn with all its items, oldest first.
@@ -344,14 +350,10 @@ class Store:
         Raises:
             InvalidRequest: the thread has no rollout.
         """
-
-        def read(connection: sqlite3.Connection) -> ResumeState:
-            missing = InvalidRequest(f"no rollout found for thread id {thread_id}")
-            state = recognised_state(connection, self._engine.writer, self._home, thread_id, missing)
-            path = self._home.root / state.path
-            return read_resume_state(connection, state, path, with_context=with_context)
-
-        return await self._read(read)
+        missing = InvalidRequest(f"no rollout found for thread id {thread_id}")
+        return await self._read_rollout(
+            thread_id, missing, partial(read_resume_state, with_context=with_context)
+        )
 
     async def fork(
         self,
@@ -424,12 +426,19 @@ class Store:
         take: Callable[[History], T],
         missing: Exception | None = None,
     ) -> T:
+        def read(connection: sqlite3.Connection, rollout: OpenRollout) -> T:
+            return take(History(connection, rollout, live_turn_id))
+
         unknown = missing or InvalidRequest(f"thread not loaded: {thread_id}")
+        return await self._read_rollout(thread_id, unknown, read)
 
-        def read(connection: sqlite3.Connection) -> T:
-            recognised_state(connection, self._engine.writer, self._home, thread_id, unknown)
-            with snapshot(connection):
-                state = stored_state(connection, thread_id, unknown)
-                return take(History(connection, state, self._home.root / state.path, live_turn_id))
+    async def _read_rollout(
+        self, thread_id: str, missing: Exception, read: Callable[[sqlite3.Connection, OpenRollout], T]
+    ) -> T:
+        """Read of one thread, in one transaction; ``missing`` is raised where it has no rollout."""
 
-        return await self._read(read)
+        def work(connection: sqlite3.Connection) -> T:
+            with open_rollout(connection, self._engine.writer, self._home, thread_id, missing) as rollout:
+                return read(connection, rollout)
+
+        return await self._read(work)

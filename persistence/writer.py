@@ -3,7 +3,8 @@
 Jobs wait in a queue; the thread takes all that are waiting and works them off as one group: first every
 append, then one fsync per file that needs it, then one database transaction for all index rows, then the
 callers are woken. Under load many commits share one fsync of the database; alone, a commit costs one.
-A job that moves files ends its group: it is done after all before it and before all behind it.
+A job that moves files ends its group, as does one that drops a row: it is done after all before it and before
+all behind it.
 
 The rollout is the truth and the index is derived from it. That decides every failure:
 
@@ -21,6 +22,7 @@ import queue
 import sqlite3
 import threading
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 
 from persistence.appender import Appender, load_state
 from persistence.database import note_damage, open_for_writing, transact
@@ -29,9 +31,10 @@ from persistence.facts import append_name
 from persistence.fault_points import reach
 from persistence.home import Home
 from persistence.indexer import RolloutState, distrust_unflushed
-from persistence.jobs import NO_ROW, Append, Apply, Batch, Job, Release
+from persistence.jobs import NO_ROW, Append, Apply, Batch, Drop, Job, Release
 from persistence.relocation import finish, relocate
 from persistence.rollout_files import rank
+from persistence.single_flight import SingleFlight
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +51,8 @@ class Writer:
     Attributes:
         notices: what was found at the opening that users should know. Invariant: complete when the database
             has been opened.
+        scans: the ids of the threads whose files are being indexed, each by one thread. Two at one file would
+            undo each other's pieces.
     """
 
     def __init__(self, home: Home) -> None:
@@ -58,6 +63,7 @@ class Writer:
         self._thread: threading.Thread | None = None
         self._appender = Appender(home)
         self.notices: list[str] = []
+        self.scans = SingleFlight()
 
     def start(self, now_ms: int, opened: Callable[[StoreError | None], None]) -> None:
         """Start the thread; ``opened`` is called in it when the database is open or could not be."""
@@ -184,7 +190,7 @@ class Writer:
         for job in group:
             if isinstance(job, Job):
                 part.append(job)
-                if isinstance(job, Append) and job.batch is not None and job.batch.relocate is not None:
+                if _ends_its_group(job):
                     self._work_part(connection, part, finished)
                     part = []
         self._work_part(connection, part, finished)
@@ -200,6 +206,8 @@ class Writer:
                         failures[id(job)] = failure
                 case Apply():
                     self._check_apply(connection, job, part)
+                case Drop():
+                    self._check_drop(connection, job)
                 case Release():
                     self._appender.release(job.thread_id)
         reach("before the flush")
@@ -282,6 +290,15 @@ class Writer:
         other = self._home.root / current.path
         return rank(self._home, other) > rank(self._home, path) and other.exists()
 
+    def _check_drop(self, connection: sqlite3.Connection, job: Drop) -> None:
+        current = self._appender.live.get(job.thread_id) or load_state(connection, job.thread_id)
+        # We move no file without its row. So where the row is another one now, the file has moved.
+        if current is None or current.path != job.path or not _is_gone(self._home.root / job.path):
+            job.operations = []
+            return
+        self._appender.release(job.thread_id)
+        job.dropped = True
+
     def _transact(self, connection: sqlite3.Connection, jobs: Sequence[Job]) -> dict[int, StoreError]:
         """Store the operations of the jobs; the failures, by the id of the job."""
         if not jobs:
@@ -317,6 +334,26 @@ class Writer:
                 continue
             failures.update(self._appender.take_back(job, failure))
         return failures
+
+
+def _ends_its_group(job: Job) -> bool:
+    match job:
+        case Append():
+            return job.batch is not None and job.batch.relocate is not None
+        case Drop():
+            return True
+    return False
+
+
+def _is_gone(path: Path) -> bool:
+    """Whether there certainly is no such file."""
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError as error:
+        log.warning("could not look at %s: %s", path, error)
+    return False
 
 
 def _moves(job: Job, thread_id: str) -> bool:

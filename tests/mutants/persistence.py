@@ -105,6 +105,72 @@ MUTANTS = [
         ],
     ),
     Mutant(
+        "a read that meets an archive fails",
+        "docs/durability.md: a file that moves while it is read is found where it is now",
+        "persistence/open_rollout.py",
+        "                if left and (rollout.away or state.partial):\n",
+        "                if left and state.partial:\n",
+        [
+            "tests/persistence/test_files_that_move.py::"
+            "test_a_thread_that_is_archived_just_when_its_file_is_to_be_opened_is_read_where_it_is"
+        ],
+    ),
+    Mutant(
+        "a thread whose file slipped past a look at the folders is dropped",
+        KEYSET,
+        "persistence/writer.py",
+        "if current is None or current.path != job.path or not _is_gone(self._home.root / job.path):\n",
+        "if current is None:\n",
+        [
+            "tests/persistence/test_files_that_move.py::"
+            "test_a_thread_whose_file_slips_past_the_look_at_the_folders_is_not_lost"
+        ],
+    ),
+    Mutant(
+        "two scans of one file undo each other's pieces, and their readers take a part for the whole",
+        DERIVED,
+        "persistence/single_flight.py",
+        "            while name in self._under_way and not",
+        "            while False and not",
+        [
+            "tests/persistence/test_scans_at_once.py::"
+            "test_two_readers_of_a_file_that_is_not_indexed_both_see_all_of_it"
+        ],
+    ),
+    Mutant(
+        "a reader takes an index that is being made anew for the whole",
+        DERIVED,
+        "persistence/open_rollout.py",
+        "(rollout.away or state.partial)",
+        "rollout.away",
+        [
+            "tests/persistence/test_scans_at_once.py::"
+            "test_a_reader_sees_all_of_a_file_that_begins_to_be_indexed_anew_after_it_has_looked"
+        ],
+    ),
+    Mutant(
+        "a name that is given while a start reads those of others is cleared",
+        "docs/durability.md: the result of thread/name/set says that the row is committed",
+        "persistence/facts.py",
+        "WHERE thread_id=? AND name_set<?",
+        "WHERE thread_id=? AND ?",
+        [
+            "tests/persistence/test_facts.py::"
+            "test_a_name_given_while_a_start_reads_the_names_that_others_gave_is_kept"
+        ],
+    ),
+    Mutant(
+        "a start does not look again for files that moved meanwhile",
+        KEYSET,
+        "persistence/rebuild.py",
+        "(known.keys() - seen) | pipeline.refused",
+        "known.keys() - seen",
+        [
+            "tests/persistence/test_files_that_move.py::"
+            "test_a_file_that_is_moved_while_a_start_indexes_it_is_listed"
+        ],
+    ),
+    Mutant(
         "a list does not wait for the rebuild",
         KEYSET,
         "persistence/store.py",
@@ -199,7 +265,7 @@ MUTANTS = [
         "a fork gets its name before it is flushed",
         "docs/durability.md: a fork is complete and on the disk",
         "persistence/rollout_copy.py",
-        "                os.fsync(out.fileno())\n",
+        "            os.fsync(out.fileno())\n",
         "",
         ["tests/persistence/test_fork_and_revert.py::test_a_copy_is_on_the_disk_before_it_gets_its_name"],
     ),

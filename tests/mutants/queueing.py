@@ -67,6 +67,17 @@ MUTANTS = [
         [CRASH],
     ),
     Mutant(
+        "a claim is settled whatever has become of the row meanwhile",
+        ONE_PLACE,
+        STORED,
+        "AND state='dispatching' AND dispatch_turn_id IS ?",
+        "AND ? IS NOT NULL",
+        [
+            "tests/persistence/test_queue_rows.py::"
+            "test_a_load_that_was_cancelled_settles_nothing_that_has_changed_since"
+        ],
+    ),
+    Mutant(
         "a claim is cleared by any user message",
         ONE_PLACE,
         ROWS,

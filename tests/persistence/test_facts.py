@@ -14,11 +14,15 @@ import trio
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import persistence.rebuild
 import persistence.writer
+from persistence.database import Operation
+from persistence.home import Home
 from persistence.store import Batch, Goal, ReadState, Store, StoreError, ThreadQuery, ThreadRecord
 from protocol.threads import GitInfo
 from tests.persistence.sessions import (
     START_MS,
+    CountingRuntime,
     add_turn,
     create,
     event,
@@ -88,6 +92,31 @@ async def test_a_name_given_later_by_another_program_takes_the_place_of_ours(tmp
     async with opened(tmp_path) as store:
         await store.threads_page(ThreadQuery())
         assert (await record(store)).name == "ours again"
+
+
+async def test_a_name_given_while_a_start_reads_the_names_that_others_gave_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with opened(tmp_path) as store:
+        await create(store, THREAD)
+        await store.commit(Batch(THREAD, facts={"name": "first"}, now_ms=START_MS))
+    theirs = {"id": THREAD, "thread_name": "theirs", "updated_at": "2026-11-18T11:06:41.000Z"}
+    with (tmp_path / "session_index.jsonl").open("a") as file:
+        file.write(json.dumps(theirs) + "\n")
+    read_names = persistence.rebuild.name_operations
+
+    def then_rename(*args: Any) -> list[Operation]:
+        found = read_names(*args)
+        trio.from_thread.run(store.commit, Batch(THREAD, facts={"name": "newest"}, now_ms=START_MS + 2000))
+        return found
+
+    store = Store(Home(tmp_path), CountingRuntime())
+    monkeypatch.setattr(persistence.rebuild, "name_operations", then_rename)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(store.run)
+        page = await store.threads_page(ThreadQuery())
+        assert [each.name for each in page.records] == ["newest"]
+        nursery.cancel_scope.cancel()
 
 
 async def test_a_session_index_that_cannot_be_written_does_not_fail_a_renaming(

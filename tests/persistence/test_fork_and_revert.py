@@ -261,6 +261,7 @@ async def test_a_copy_that_fails_leaves_nothing_and_can_be_tried_again(
             with pytest.raises(StoreError, match="No space left"):
                 await run()
         assert files(tmp_path) == before
+        assert [each.id for each in (await store.threads_page(ThreadQuery())).records] == [SOURCE]
         assert await turn_ids(store, SOURCE) == ids
         assert await store.thread(FORK) is None
         await run()
@@ -268,6 +269,40 @@ async def test_a_copy_that_fails_leaves_nothing_and_can_be_tried_again(
             ids if what == "fork" else ids[:1]
         )
     assert rows(tmp_path, "relocations") == []
+
+
+@pytest.mark.parametrize("what", ["fork", "revert"])
+async def test_a_copy_that_is_cancelled_while_it_is_indexed_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    begun, hold = threading.Event(), threading.Event()
+    store_piece = persistence.scan._store
+
+    def stop_there(*args: Any) -> bool:
+        stored = store_piece(*args)
+        begun.set()
+        hold.wait()
+        return stored
+
+    async with opened(tmp_path) as store:
+        ids = await three_turns(store)
+        record = await new_record(store)
+        await store.threads_page(ThreadQuery())
+        before, indexed = files(tmp_path), dump(tmp_path)
+        with monkeypatch.context() as patch:
+            patch.setattr(persistence.scan, "_PIECE", 2)
+            patch.setattr(persistence.scan, "_store", stop_there)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(lambda: _copy(store, what, record, ids))
+                await trio.to_thread.run_sync(begun.wait)
+                nursery.cancel_scope.cancel()
+                with trio.CancelScope(shield=True):
+                    await trio.testing.wait_all_tasks_blocked()
+                hold.set()
+        assert files(tmp_path) == before
+        # At once, not only when somebody reads it.
+        assert dump(tmp_path) == indexed
+        assert await turn_ids(store, SOURCE) == ids
 
 
 @pytest.mark.parametrize("what", ["fork", "revert"])

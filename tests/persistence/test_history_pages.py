@@ -10,6 +10,8 @@ import pytest
 
 from persistence.appender import load_state
 from persistence.history import History
+from persistence.home import Home
+from persistence.open_rollout import OpenRollout
 from persistence.store import Batch, Store
 from protocol.errors import InvalidRequest, NotSupported
 from protocol.items import AgentMessageItem
@@ -213,7 +215,8 @@ async def test_the_items_of_a_turn_are_found_without_walking_those_of_the_others
             state = load_state(connection, THREAD)
             assert state is not None
             connection.set_trace_callback(statements.append)
-            History(connection, state, tmp_path / state.path).turns(None, 1, "desc", "summary")
+            with OpenRollout(Home(tmp_path), state) as rollout:
+                History(connection, rollout).turns(None, 1, "desc", "summary")
             connection.set_trace_callback(None)
             plans = [connection.execute(f"EXPLAIN QUERY PLAN {each}").fetchall() for each in statements]
         connection.close()

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import random
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import trio
 
+import persistence.store
 from persistence import queue as rows
 from persistence.database import Operation, open_for_writing
 from persistence.errors import StoreError
 from persistence.queue import INTERRUPTED, QueuedTurn, StartedRow, StoredQueue
 from persistence.store import Batch, Store, ThreadQuery
+from protocol.errors import InvalidRequest
 from tests.persistence.sessions import create, opened, turn_begin, turn_of, uuid_of
 from tests.support.in_memory import replay_hint
 
@@ -137,6 +141,61 @@ async def test_a_claim_is_settled_once_by_what_the_rollout_says(tmp_path: Path) 
         assert await store.queued_turn_started(THREAD, row_id=lost.id) is None
     async with opened(tmp_path) as store:
         assert await store.queue(THREAD) == first
+
+
+@pytest.mark.parametrize("ran", [False, True], ids=["lost", "ran"])
+async def test_a_load_that_was_cancelled_settles_nothing_that_has_changed_since(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ran: bool
+) -> None:
+    begun, go_on, done = threading.Event(), threading.Event(), threading.Event()
+    turn_id, calls = turn_of(THREAD, 5), []
+
+    def reach(name: str) -> None:
+        calls.append(name)
+        if name == "before a claim is settled" and calls.count(name) == 1:
+            begun.set()
+            go_on.wait()
+        if name == "after a claim is settled" and calls.count(name) == 2:
+            done.set()
+
+    async with opened(tmp_path) as store:
+        await create(store, THREAD)
+        await store.commit(Batch(THREAD, turn_begin(THREAD, turn_id, "ran", 1_795_000_100_000)))
+        claim = claimed(1, 1, turn_id, f"u-{turn_id}" if ran else "another item")
+        await put(store, replace(claim, state="pending"))
+        await write(store, rows.change(claim))
+        monkeypatch.setattr(persistence.store, "reach", reach)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(store.queue, THREAD)
+            await trio.to_thread.run_sync(begun.wait)
+            nursery.cancel_scope.cancel()
+        settled = (await store.queue(THREAD)).rows
+        assert [row.state for row in settled] == ([] if ran else ["failed"])
+        changed = replace(row(1, 1), params={"input": "changed since"})
+        if ran:
+            await store.commit(Batch(THREAD, relocate="delete"))
+        else:
+            await write(store, rows.change(changed))
+        go_on.set()
+        await trio.to_thread.run_sync(done.wait)
+        assert await store.queue(THREAD) == StoredQueue(() if ran else (changed,))
+        assert await store.queued_turn_started(THREAD, row_id=claim.id) is None
+
+
+async def test_a_claim_waits_for_a_rollout_that_is_away(tmp_path: Path) -> None:
+    async with opened(tmp_path) as store:
+        path = await create(store, THREAD)
+        turn_id = turn_of(THREAD, 5)
+        await store.commit(Batch(THREAD, turn_begin(THREAD, turn_id, "ran", 1_795_000_100_000)))
+        claim = claimed(1, 1, turn_id, f"u-{turn_id}")
+        await put(store, replace(claim, state="pending"))
+        await write(store, rows.change(claim))
+        away = path.rename(tmp_path / "away")
+        with pytest.raises(InvalidRequest, match=f"^no rollout found for thread id {THREAD}$"):
+            await store.queue(THREAD)
+        away.rename(path)
+        assert await store.queue(THREAD) == StoredQueue()
+        assert await store.queued_turn_started(THREAD, row_id=claim.id) == StartedRow(claim.id, turn_id)
 
 
 @pytest.mark.parametrize("relocate", ["archive", "delete"])
