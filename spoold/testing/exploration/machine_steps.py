@@ -70,6 +70,13 @@ async def compare(scene: Scene, a: int, b: int, c: int) -> None:
 async def slow_disk(scene: Scene, a: int, b: int, c: int) -> None:
     """The disk takes this long from now on."""
     scene.daemon.disk.slowness = (0.002, 0.5, 20.0)[a % 3]
+    _may_give_up(scene)
+
+
+def _may_give_up(scene: Scene) -> None:
+    """A daemon that ends does not wait for a very slow disk for ever."""
+    if scene.stopping and scene.daemon.disk.slowness > 1:
+        scene.ever_faulty = True
 
 
 async def fault(scene: Scene, a: int, b: int, c: int) -> None:
@@ -93,6 +100,7 @@ async def stop(scene: Scene, a: int, b: int, c: int) -> None:
     """SIGTERM; a second one skips the grace period."""
     if scene.daemon.running and not scene.daemon.dying:
         scene.stopping = True
+        _may_give_up(scene)
         scene.daemon.ask_to_stop()
 
 

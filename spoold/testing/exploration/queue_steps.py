@@ -37,6 +37,31 @@ async def add(scene: Scene, a: int, b: int, c: int) -> None:
 
 
 @of_thread
+async def add_again(scene: Scene, client: WatchedClient, thread: str, c: int) -> None:
+    """An add that was acknowledged is sent once more, as by a client that has lost the answer."""
+    facts = scene.facts[thread]
+    added = [name for name, message in facts.said.items() if message.added and not message.delete_sent]
+    if not added:
+        return
+    message_id = added[c % len(added)]
+    message = facts.said[message_id]
+    if message.doubtful or facts.cuts:
+        return
+
+    def then(result: Json | None) -> None:
+        if result is not None and "queuedTurn" in result and not message.delete_sent and not message.doubtful:
+            row_id = result["queuedTurn"]["id"]
+            rule(
+                row_id == message.row_id, f"{message_id} is row {message.row_id}, and added again as {row_id}"
+            )
+
+    message.again = True
+    text = {"type": "text", "text": "say again"}
+    said = {"threadId": thread, "input": [text], "clientUserMessageId": message_id}
+    client.ask(then, "thread/queue/add", threadId=thread, turnStartParams=said)
+
+
+@of_thread
 async def delete(scene: Scene, client: WatchedClient, thread: str, c: int) -> None:
     """thread/queue/delete."""
     rows = [each for each in scene.facts[thread].said.values() if each.added and not each.delete_sent]
@@ -102,4 +127,4 @@ async def go_on(scene: Scene, client: WatchedClient, thread: str, c: int) -> Non
     client.send("thread/queue/start", threadId=thread)
 
 
-STEPS = (add, delete, update, reorder, go_on)
+STEPS = (add, add_again, delete, update, reorder, go_on)

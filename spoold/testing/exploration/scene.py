@@ -146,3 +146,5 @@ class Scene:
         """Nothing was logged that only a bug can cause."""
         bugs = [text for text in self.world.complaints if not (self.faulty and text.endswith(FAULTS_SAY))]
         rule(not bugs, f"logged: {bugs}")
+        for client in self.clients:
+            rule(self.ever_faulty or not client.blamed, f"{client.name} is told {client.blamed}")

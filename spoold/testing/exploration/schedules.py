@@ -86,11 +86,21 @@ def run_schedule(seed: int, schedule: Iterable[Step], coverage: Coverage | None 
 
     seen.schedules += 1
     try:
-        return simulate(scenario, seed, settings=SETTINGS).text()
+        return simulate(scenario, seed, settings=settings_of(seed)).text()
     except BaseException as error:
         whole = schedule if isinstance(schedule, tuple) else tuple(taken)
         error.add_note(f"seed={seed} schedule={whole}\nreplay with: {replayed_by(seed, whole)}")
         raise
+
+
+def pauses(seed: int) -> bool:
+    """Whether an interrupted turn pauses the queue in this seed's world."""
+    return seed % 3 == 0
+
+
+def settings_of(seed: int) -> tuple[str, ...]:
+    """The configuration of a seed's world."""
+    return (*SETTINGS, "queue.on_interrupt=pause") if pauses(seed) else SETTINGS
 
 
 async def take(scene: Scene, step: Step) -> None:
@@ -124,6 +134,9 @@ async def end(scene: Scene) -> None:
             for thread_id in scene.facts:
                 if thread_id not in client.attached and client.connected:
                     client.send("thread/resume", threadId=thread_id)
+        if pauses(scene.world.seed):
+            for thread in range(len(scene.facts)):
+                await take(scene, ("go_on", 0, thread, 0))
         while scene.gates:
             await take(scene, ("release", 0, 0, 0))
         for gate in scene.world.model.holding():

@@ -74,6 +74,7 @@ class Said:
 
     Attributes:
         sent, done: when, in the world's own order of events.
+        again: it was added once more, perhaps after it had been deleted.
         in_order: it waits for its turn behind those before it.
         turn: the turn that has accepted it.
         doubtful: a cut may have taken it.
@@ -81,6 +82,7 @@ class Said:
 
     sent: int = 0
     done: int | None = None
+    again: bool = False
     in_order: bool = False
     turn: str | None = None
     doubtful: bool = False
@@ -145,6 +147,8 @@ class Facts:
         self.may_close = False
         self.cuts: list[tuple[Pending, list[str]]] = []
         self._gone: set[str] = set()
+        # Invariant: the messages that waited when all was quiet last, in order; None: it may have changed.
+        self._order: list[str] | None = None
         self._revisions: set[str] = set()
 
     @property
@@ -214,6 +218,7 @@ class Facts:
 
     def reordered(self) -> None:
         """Somebody changes the order of those that wait."""
+        self._order = None
         for message in self.said.values():
             message.in_order = False
 
@@ -293,13 +298,18 @@ class Facts:
             found = places.count(name)
             where = f"section 4: {name} ({message}) is in {found} places"
             rule(found <= 1, where)
-            rule(found == 0 or not (message.deleted or message.refused), where)
+            rule(found == 0 or not ((message.deleted and not message.again) or message.refused), where)
             accepted = self.turns.get(message.turn or "")
             kept = (message.added and not message.delete_sent) or (accepted is not None and accepted.for_good)
             rule(found == 1 or not kept or message.doubtful, where)
         waited = [self.said[name] for name in places if name in self.said and self.said[name].in_order]
         for early, late in combinations(waited, 2):
             rule(late.done is None or late.done > early.sent, f"rule 5: {late} comes after {early}")
+        waits = [row["clientUserMessageId"] for row in rows]
+        before = [name for name in self._order or () if name in waits]
+        now = [name for name in waits if name in before]
+        rule(before == now, f"section 4: {before} waited in this order, and nobody has made it {now}")
+        self._order = waits
 
     def _places(self, rows: list[Json], turns: list[Json]) -> list[str]:
         items = [item for turn in turns for item in turn["items"] if item["type"] == "userMessage"]

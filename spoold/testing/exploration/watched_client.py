@@ -15,6 +15,9 @@ from spoold.testing.exploration.thread_model import Facts
 from spoold.testing.world import SimulatedDaemon
 
 Json = dict[str, Any]
+INTERNAL = -32603
+NO_THREAD = "invalid thread-store request"
+"""What queue methods say of a thread that is not there: with the code of an internal error, as the reference."""
 Then = Callable[[Json | None], None]
 """Called with the result of a request, or None where it was refused; not at all where no answer came."""
 
@@ -33,6 +36,7 @@ class WatchedClient(SimulatedClient):
         slow: it does not read at present.
         asked: ids of the questions that have come over this connection.
         answers, refusals: how often each method was answered.
+        blamed: what it was told of faults of the daemon.
         happened: how often something rare has happened to it.
     """
 
@@ -44,6 +48,7 @@ class WatchedClient(SimulatedClient):
         self.asked: set[int | str] = set()
         self.answers: Counter[str] = Counter()
         self.refusals: Counter[str] = Counter()
+        self.blamed: list[str] = []
         self.happened: Counter[str] = Counter()
         self._then: dict[Pending, Then] = {}
         # Invariant: client ids of messages whose turn/start was not answered when a turn started, by turn.
@@ -98,7 +103,10 @@ class WatchedClient(SimulatedClient):
             pending = self._pending[message["id"]]
             if "error" in message:
                 self.refusals[pending.method] += 1
-                self.happened[f"error {message['error']['code']}"] += 1
+                code, text = message["error"]["code"], message["error"]["message"]
+                self.happened[f"error {code}"] += 1
+                if code == INTERNAL and NO_THREAD not in text:
+                    self.blamed.append(text)
             else:
                 self.answers[pending.method] += 1
                 self._answered(pending, message["result"])
