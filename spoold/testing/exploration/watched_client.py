@@ -17,7 +17,7 @@ from spoold.testing.world import SimulatedDaemon
 Json = dict[str, Any]
 INTERNAL = -32603
 NO_THREAD = "invalid thread-store request"
-"""What queue methods say of a thread that is not there: with the code of an internal error, as the reference."""
+"""What queue methods say of a thread that is not there: with the code of an internal error, too."""
 Then = Callable[[Json | None], None]
 """Called with the result of a request, or None where it was refused; not at all where no answer came."""
 
