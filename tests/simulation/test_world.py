@@ -12,7 +12,6 @@ import trio
 from persistence.fault_points import NAMES
 from spoold.client import ConnectionLost, RpcFailed
 from spoold.testing import SimulatedClient, World, simulate
-from spoold.testing.schedule import Spinning, run_seeded
 
 Json = dict[str, Any]
 OF_A_RESTART = ("before a claim is settled", "after a claim is settled")
@@ -215,15 +214,6 @@ def test_a_command_that_is_interrupted_and_one_that_runs_out_of_time_end_as_kill
         assert world.commands.started == ["echo on; hold ever"]
 
     simulate(scenario, 1)
-
-
-def test_a_program_that_spins_while_time_stands_still_is_found_out() -> None:
-    async def spin() -> None:
-        while True:
-            await trio.lowlevel.checkpoint()
-
-    with pytest.raises(Spinning, match="more than 1000 steps"):
-        run_seeded(spin, 1, most_steps=1000)
 
 
 def test_a_failure_says_how_to_replay_it_and_what_happened_last() -> None:
