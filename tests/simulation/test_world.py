@@ -226,3 +226,31 @@ def test_a_failure_says_how_to_replay_it_and_what_happened_last() -> None:
     notes = "\n".join(failed.value.__notes__)
     assert "seed=77" in notes
     assert 'alice > {"id":1,"method":"initialize"' in notes
+
+
+def test_a_failure_keeps_its_cause() -> None:
+    async def scenario(world: World) -> None:
+        try:
+            raise ZeroDivisionError
+        except ZeroDivisionError as error:
+            raise AssertionError("a rule") from error
+
+    with pytest.raises(AssertionError) as failed:
+        simulate(scenario, 1)
+    assert isinstance(failed.value.__cause__, ZeroDivisionError)
+
+
+def test_of_several_failures_a_broken_rule_is_told_first_and_the_others_are_not_kept_quiet() -> None:
+    async def scenario(world: World) -> None:
+        async with trio.open_nursery() as nursery:
+            for error in (ZeroDivisionError("early"), AssertionError("a rule"), AssertionError("a rule")):
+                nursery.start_soon(raises, error)
+
+    async def raises(error: Exception) -> None:
+        raise error
+
+    with pytest.raises(AssertionError, match="a rule") as failed:
+        simulate(scenario, 1)
+    notes = "\n".join(failed.value.__notes__)
+    assert "beside it: ZeroDivisionError('early')" in notes
+    assert "beside it: AssertionError('a rule')" in notes
