@@ -24,15 +24,20 @@ def write_all(descriptor: int, data: bytes) -> None:
         onlooker.wrote(descriptor)
 
 
+def sync(descriptor: int) -> None:
+    """Flush a file or a folder that is open to the disk."""
+    onlooker = watch()
+    if onlooker is not None:
+        onlooker.flushing(descriptor)
+    os.fsync(descriptor)
+    if onlooker is not None:
+        onlooker.flushed(descriptor)
+
+
 def sync_path(path: Path) -> None:
     """Flush a file or a folder to the disk."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    onlooker = watch()
     try:
-        if onlooker is not None:
-            onlooker.flushing(descriptor)
-        os.fsync(descriptor)
-        if onlooker is not None:
-            onlooker.flushed(descriptor)
+        sync(descriptor)
     finally:
         os.close(descriptor)

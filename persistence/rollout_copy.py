@@ -22,7 +22,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
-from persistence.appending import sync_path
+from persistence.appending import sync, sync_path
 from persistence.database import Operation
 from persistence.errors import StoreError
 from persistence.facts import set_updated
@@ -190,7 +190,7 @@ def _write_copy(
             with os.fdopen(os.open(part, flags, FILE_MODE), "wb") as out:
                 fill(descriptor, out)
                 out.flush()
-                os.fsync(out.fileno())
+                sync(out.fileno())
         finally:
             os.close(descriptor)
         part.rename(target)
