@@ -22,7 +22,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
-from persistence.appending import sync, sync_path
+from persistence.appending import made, move, remove, sync, sync_path
 from persistence.database import Operation
 from persistence.errors import StoreError
 from persistence.facts import set_updated
@@ -188,12 +188,13 @@ def _write_copy(
         try:
             flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
             with os.fdopen(os.open(part, flags, FILE_MODE), "wb") as out:
+                made(part)
                 fill(descriptor, out)
                 out.flush()
                 sync(out.fileno())
         finally:
             os.close(descriptor)
-        part.rename(target)
+        move(part, target)
         for folder in home.folders_above(target):
             sync_path(folder)
     except BaseException as error:
@@ -231,7 +232,7 @@ def _index(
 def _give_up(writer: Writer, thread_id: str, part: Path, target: Path, undo: list[Operation]) -> None:
     for path in (part, target):
         try:
-            path.unlink(missing_ok=True)
+            remove(path)
         except OSError as error:
             log.warning("could not remove %s: %s", path, error)
     with suppress(StoreError):

@@ -6,8 +6,9 @@ the files between an append and its commit, as one in another thread might.
 
 A crash takes a copy of the home in the very instant and throws the original away, so nothing that the dying
 daemon still does is on disk afterwards. What was written and not flushed survives when only the process dies;
-when the power fails, then or later, it is lost from a seeded byte on, or is space that was never filled. A
-transaction that was not committed is lost either way.
+when the power fails, then or later, it is lost from a seeded byte on, or is space that was never filled; and
+so are names whose folder was not flushed (``unflushed_names``). A transaction that was not committed is lost
+either way, one that was committed never. What was cut off a file stays cut off.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import os
 import queue
 import shutil
 import sqlite3
+import stat
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -32,6 +34,7 @@ from persistence.jobs import Append, Job
 from persistence.writer import Writer
 from spoold.testing.runtime import EPOCH_MS, Chance
 from spoold.testing.trace import Trace
+from spoold.testing.unflushed_names import UnflushedNames
 
 What = Literal["append", "half an append", "flush", "commit"]
 _AT = {"half an append": "half of the append", "commit": "before COMMIT"}
@@ -65,7 +68,7 @@ class Disk:
         points: how often each named instant was reached.
     """
 
-    def __init__(self, chance: Chance, trace: Trace, crash: Callable[[bool], None]) -> None:
+    def __init__(self, chance: Chance, trace: Trace, crash: Callable[[bool], None], graves: Path) -> None:
         self.slowness = 0.002
         self.points = dict.fromkeys(NAMES, 0)
         self._chance = chance
@@ -76,6 +79,7 @@ class Disk:
         # By inode: how much of a file is sure to survive, if that is not all of it. Where a new file gets the
         # number of one that is gone, ``writing`` finds it empty.
         self._flushed: dict[int, int] = {}
+        self._names = UnflushedNames(graves)
 
     # -- what a test asks for ---------------------------------------------------------------------------
 
@@ -152,7 +156,24 @@ class Disk:
     def flushed(self, descriptor: int) -> None:
         """See ``Watch``."""
         status = os.fstat(descriptor)
-        self._flushed[status.st_ino] = status.st_size
+        if stat.S_ISDIR(status.st_mode):
+            self._names.flushed(status.st_ino)
+        else:
+            self._flushed[status.st_ino] = status.st_size
+
+    def made(self, path: Path) -> None:
+        """See ``Watch``."""
+        if path.is_file():
+            self._flushed[path.stat().st_ino] = 0
+        self._names.made(path)
+
+    def moved(self, path: Path, target: Path) -> None:
+        """See ``Watch``."""
+        self._names.moved(path, target)
+
+    def removing(self, path: Path) -> None:
+        """See ``Watch``."""
+        self._names.removing(path)
 
     def _safe(self, status: os.stat_result) -> int:
         return min(self._flushed.get(status.st_ino, status.st_size), status.st_size)
@@ -168,27 +189,32 @@ class Disk:
     def keep(self, home: Path, copy: Path, *, power: bool) -> None:
         """Copy what a crash at this instant leaves of the home, which becomes the home."""
         shutil.copytree(home, copy, copy_function=shutil.copy2)
-        left: dict[int, int] = {}
-        for path in sorted(home.rglob("*.jsonl")):
-            status, kept = path.stat(), copy / path.relative_to(home)
-            safe = self._safe(status)
-            if safe < status.st_size and power:
-                self._lose_end(path, kept, safe)
-            elif safe < status.st_size:
-                left[kept.stat().st_ino] = safe
-        # After a power cut, what is there is on the disk.
-        self._flushed = left
+        kept = {each.stat().st_ino: copy / each.relative_to(home) for each in (home, *home.rglob("*"))}
+        self._flushed = {inode: safe for inode, safe in self._flushed.items() if inode in kept}
+        if power:
+            for inode, safe in self._flushed.items():
+                self._lose_end(kept[inode], safe)
+            for lost in self._names.lose(home, copy, self._chance):
+                self._trace.note("loses", lost)
+            # What is there is on the disk.
+            self._flushed.clear()
+        else:
+            now = {inode: each.stat().st_ino for inode, each in kept.items()}
+            self._flushed = {now[inode]: safe for inode, safe in self._flushed.items()}
+            self._names.now_in(now)
         self._rules.clear()
 
-    def _lose_end(self, path: Path, kept: Path, safe: int) -> None:
-        status = kept.stat()
+    def _lose_end(self, path: Path, safe: int) -> None:
+        status = path.stat()
+        if safe >= status.st_size:
+            return
         left = self._chance.randint(safe, status.st_size)
-        os.truncate(kept, left)
+        os.truncate(path, left)
         filled = self._chance.random() < 0.5
         if not filled:
             # The file system has noted how long the file is before it has written what is in it.
-            os.truncate(kept, status.st_size)
-        os.utime(kept, ns=(status.st_atime_ns, status.st_mtime_ns))
+            os.truncate(path, status.st_size)
+        os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
         end = "" if filled else ", the others are zero"
         self._trace.note("loses", f"{path} keeps {left} of {status.st_size} bytes, {safe} were flushed{end}")
 

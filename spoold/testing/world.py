@@ -81,7 +81,7 @@ class SimulatedDaemon:
         self.home = world.folder / "home"
         self.trace = world.trace
         self.deaths: list[bool] = []
-        self.disk = Disk(world.chance, world.trace, self._die)
+        self.disk = Disk(world.chance, world.trace, self._die, world.folder / "graves")
         self._world = world
         self._settings = (*_SETTINGS, *settings)
         self._scope: trio.CancelScope | None = None

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from persistence.appending import sync_path, write_all
+from persistence.appending import made, move, remove, sync_path, write_all
 from persistence.fault_points import NAMES, reach, watched
+from persistence.home import make_folders
 from spoold.testing.disk import Crash, Disk
 from spoold.testing.runtime import Chance
 from spoold.testing.trace import Trace
@@ -24,28 +26,37 @@ class Machine:
         self.folder = folder
         self.home = folder / "home"
         self.home.mkdir(parents=True)
-        self.disk = Disk(Chance(luck), Trace({}), lambda power: None)
-        self.crashes = 0
+        self.disk = Disk(Chance(luck), Trace({}), lambda power: None, folder / "graves")
 
     def append(self, name: str, data: bytes, *, flush: bool = False) -> Path:
         path = self.home / name
+        new = not path.exists()
         descriptor = os.open(path, os.O_CREAT | os.O_RDWR | os.O_APPEND)
         with watched(self.disk):
+            if new:
+                made(path)
             write_all(descriptor, data)
             os.close(descriptor)
             if flush:
                 sync_path(path)
+                sync_path(path.parent)
         return path
 
+    def names(self) -> set[str]:
+        """Of all files."""
+        return {str(path.relative_to(self.home)) for path in self.home.rglob("*") if path.is_file()}
+
     def crash(self, *, power: bool) -> None:
-        self.crashes += 1
-        left = self.folder / f"left {self.crashes}"
+        left = self.folder / "left"
         self.disk.keep(self.home, left, power=power)
-        self.home = left
+        shutil.rmtree(self.home)
+        left.rename(self.home)
 
     def after_a_power_cut(self, name: str) -> bytes:
+        """What is in the file; nothing, where it is not there."""
         self.crash(power=True)
-        return (self.home / name).read_bytes()
+        path = self.home / name
+        return path.read_bytes() if path.exists() else b""
 
 
 @pytest.fixture
@@ -106,6 +117,72 @@ async def test_what_is_appended_in_the_place_of_bytes_taken_back_is_not_on_the_d
         assert left.startswith(b"x" * 100)
         lost += left.rstrip(b"\0") != b"x" * 100 + b"y" * 500
     assert lost > 0
+
+
+def make_file(machine: Machine) -> None:
+    machine.append("new.jsonl", b"")
+
+
+def make_file_in_a_folder(machine: Machine) -> None:
+    with watched(machine.disk):
+        make_folders(machine.home / "day")
+    machine.append("day/new.jsonl", b"", flush=True)
+
+
+def move_file(machine: Machine) -> None:
+    with watched(machine.disk):
+        move(machine.home / "old.jsonl", machine.home / "archive" / "old.jsonl")
+
+
+def remove_file(machine: Machine) -> None:
+    with watched(machine.disk):
+        remove(machine.home / "old.jsonl")
+        remove(machine.home / "never.jsonl")
+
+
+@pytest.mark.parametrize("killed", [False, True], ids=["power cut", "power cut after a kill"])
+@pytest.mark.parametrize(
+    ("change", "then", "folder"),
+    [
+        (make_file, {"old.jsonl", "new.jsonl"}, "."),
+        (make_file_in_a_folder, {"old.jsonl", "day/new.jsonl"}, "."),
+        (move_file, {"archive/old.jsonl"}, "."),
+        (move_file, {"archive/old.jsonl"}, "archive"),
+        (remove_file, set(), "."),
+    ],
+)
+async def test_a_name_is_sure_when_its_folder_was_flushed_and_not_before(
+    change: Callable[[Machine], None], then: set[str], folder: str, killed: bool, machines: Iterator[Machine]
+) -> None:
+    unsure, sure = set(), set()
+    for number, machine in enumerate(machines):
+        (machine.home / "archive").mkdir()
+        machine.append("old.jsonl", b"old", flush=True)
+        change(machine)
+        if killed:
+            machine.crash(power=False)
+        assert machine.names() == then
+        if number % 2:
+            with watched(machine.disk):
+                sync_path(machine.home / folder)
+        machine.crash(power=True)
+        (sure if number % 2 else unsure).add(frozenset(machine.names()))
+        if machine.names() == {"old.jsonl"}:
+            assert (machine.home / "old.jsonl").read_bytes() == b"old"
+    assert unsure == {frozenset({"old.jsonl"}), frozenset(then)}
+    assert sure == {frozenset(then)}
+
+
+async def test_names_of_one_folder_are_lost_from_the_last_one_on(machines: Iterator[Machine]) -> None:
+    left = set()
+    for machine in machines:
+        machine.append("1", b"")
+        machine.append("2", b"")
+        with watched(machine.disk):
+            move(machine.home / "2", machine.home / "3")
+        machine.crash(power=True)
+        left.add(frozenset(machine.names()))
+    assert left == {frozenset(names) for names in ((), "1", "12", "13")}
 
 
 def outcomes(disk: Disk, point: str, count: int) -> list[str]:

@@ -109,7 +109,8 @@ def test_what_a_killed_daemon_had_not_flushed_is_on_the_disk_when_the_next_one_h
         daemon = world.daemon
         alice = await world.client("alice")
         thread = await alice.start_thread()
-        await alice.start_turn(thread, "hold gate one two")
+        await alice.turn_ended(await alice.start_turn(thread, "say one"))
+        await alice.start_turn(thread, "hold gate two three")
         await world.model.held("gate")
         await daemon.settled()
         [path] = daemon.home.rglob("rollout-*.jsonl")
@@ -121,6 +122,31 @@ def test_what_a_killed_daemon_had_not_flushed_is_on_the_disk_when_the_next_one_h
         await daemon.crash(power=True)
         await daemon.restart()
         assert path.read_bytes() == written
+
+    simulate(scenario, seed)
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("what", ["archive", "unarchive", "delete", "fork"])
+def test_what_a_client_was_told_of_a_thread_is_so_after_the_loss_of_power(what: str, seed: int) -> None:
+    async def scenario(world: World) -> None:
+        alice = await world.client("alice")
+        threads = {False: set[str](), True: set[str]()}
+        thread = await alice.start_thread()
+        await alice.turn_ended(await alice.start_turn(thread, "say one"))
+        if what == "unarchive":
+            await alice.call("thread/archive", threadId=thread)
+        told = await alice.call(f"thread/{what}", threadId=thread)
+        await world.daemon.crash(power=True)
+        await world.daemon.restart()
+        await alice.connect()
+        if what != "delete":
+            threads[what == "archive"].add(thread)
+        if what == "fork":
+            threads[False].add(told["thread"]["id"])
+        for archived, expected in threads.items():
+            listed = (await alice.call("thread/list", archived=archived))["data"]
+            assert {each["id"] for each in listed} == expected
 
     simulate(scenario, seed)
 
