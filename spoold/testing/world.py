@@ -44,6 +44,7 @@ from spoold.testing.schedule import run_seeded
 from spoold.testing.scripted_commands import SandboxWorks, ScriptedCommands
 from spoold.testing.scripted_model import InMemoryModel, InMemoryModels
 from spoold.testing.trace import Trace
+from spoold.testing.wire import Wire
 from spoold.turn_runner import RunnerFactory, Surroundings
 from spoold.wiring import Foundations, run_rooms
 from transport.connection import Gateway, Limits
@@ -162,6 +163,15 @@ class SimulatedDaemon:
         self._listeners.take(channel)
         self._channels.append(channel)
         return channel
+
+    def open_wire(self, name: str) -> Wire:
+        """A new connection, as the transport of a client program of one's own.
+
+        Raises:
+            ConnectionRefusedError: nobody listens.
+        """
+        channel = self.open_channel(name, lambda data: self.trace.note(f"{name} <", data))
+        return Wire(channel, lambda data: self.trace.note(f"{name} >", data))
 
     @property
     def _kept(self) -> Path:
@@ -315,6 +325,8 @@ class World:
         except BaseException as failure:
             error, *others = _told_first(failure)
             error.add_note(f"replay with seed={self.seed}")
+            if self.complaints:
+                error.add_note("the daemon has logged: " + "; ".join(self.complaints))
             for other in others:
                 error.add_note(f"beside it: {other!r}")
             error.add_note("the last events:\n" + self.trace.tail())
