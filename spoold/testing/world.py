@@ -50,6 +50,7 @@ from spoold.wiring import Foundations, run_rooms
 from transport.connection import Gateway, Limits
 from transport.daemon import Daemon
 from transport.handshake import GREETING
+from transport.outbox import MERGE_ABOVE
 
 _SETTINGS = (
     "model_provider=scripted",
@@ -205,7 +206,11 @@ class SimulatedDaemon:
         self._gateway = gateway = Gateway(
             cast("Daemon", greeter),
             GREETING,
-            Limits(outbox_bytes=bounds.outbox_bytes, in_flight=bounds.requests_in_flight),
+            Limits(
+                outbox_bytes=bounds.outbox_bytes,
+                merge_above=world.merge_above,
+                in_flight=bounds.requests_in_flight,
+            ),
         )
         door = Door(
             home,
@@ -268,9 +273,11 @@ class World:
         settings: ``key=value`` as on the command line.
         config: the home's ``config.toml``.
         chance: decides instead of the seed how long disk and worker calls take.
+        merge_above: see ``transport.connection.Limits``; where it is low, a moment is enough for merged
+            deltas.
 
     Attributes:
-        seed: as given.
+        seed, merge_above: as given.
         chance: the world's own chance; a scenario may draw from it, too.
         runtime: clock and ids, over all crashes.
         folder: everything on disk is below it; removed at the end.
@@ -283,12 +290,19 @@ class World:
     """
 
     def __init__(
-        self, seed: int, *, settings: Sequence[str] = (), config: str = "", chance: Chance | None = None
+        self,
+        seed: int,
+        *,
+        settings: Sequence[str] = (),
+        config: str = "",
+        chance: Chance | None = None,
+        merge_above: int = MERGE_ABOVE,
     ) -> None:
         self._holder = tempfile.TemporaryDirectory(
             prefix="spoold-world-", dir=_MEMORY if _MEMORY.is_dir() else None
         )
         self.seed = seed
+        self.merge_above = merge_above
         self.chance = chance or Chance(f"world {seed}")
         self._workers = chance
         self.runtime = SeededRuntime(seed)

@@ -246,6 +246,23 @@ def test_a_client_that_does_not_read_is_disconnected_and_the_others_are_not() ->
     simulate(scenario, 1, settings=["spoold.outbox_bytes=100000"])
 
 
+def test_a_client_that_is_slow_for_a_moment_gets_fewer_deltas_in_a_world_that_says_so() -> None:
+    deltas = []
+
+    async def scenario(world: World) -> None:
+        alice = await world.client("alice")
+        thread = await alice.start_thread()
+        text = "some words " * 20
+        turn = await alice.start_turn(thread, f"deltas 50 {text}")
+        await alice.turn_ended(turn)
+        assert alice.threads[thread].text(turn) == text.strip()
+        deltas.append(sum(each.get("method") == "item/agentMessage/delta" for each in alice.log))
+
+    World(1).run(scenario)
+    World(1, merge_above=500).run(scenario)
+    assert deltas[0] == 50 > deltas[1]
+
+
 def test_a_command_that_is_interrupted_and_one_that_runs_out_of_time_end_as_killed_processes_do() -> None:
     async def scenario(world: World) -> None:
         alice = await world.client("alice")
