@@ -21,7 +21,7 @@ import sqlite3
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from persistence.appending import sync_path, write_all
+from persistence.appending import made, remove, sync_path, write_all
 from persistence.errors import StoreError
 from persistence.home import Home, make_folders
 from persistence.indexer import COLUMNS, Indexer, Line, RolloutState, begin, parse_line, save
@@ -96,6 +96,8 @@ class Appender:
             descriptor = os.open(path, flags, 0o600)
         except OSError as error:
             raise StoreError.from_os("open", path, error) from error
+        if batch.create is not None:
+            made(path)
         try:
             indexer = self._indexer(connection, batch.thread_id, path, descriptor, batch.create is not None)
             status = os.fstat(descriptor)
@@ -206,7 +208,7 @@ class Appender:
         try:
             if appended.size < 0:
                 self._named.pop(thread_id, None)
-                path.unlink(missing_ok=True)
+                remove(path)
             else:
                 os.truncate(path, appended.size)
                 status = path.stat()

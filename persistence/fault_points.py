@@ -2,7 +2,8 @@
 
 ``SPOOLD_TEST_KILL_AT=NAME:COUNT`` in the environment at the start: the process sends itself SIGKILL when
 the point is reached for the COUNT-th time. Inside a simulated world (``spoold.testing``) a ``Watch`` is told
-of every point, and of what is written and flushed. Without either a point costs one look at a value.
+of every point, of what is written and flushed, and of names that come and go. Without either a point costs
+one look at a value.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Protocol
 
 VARIABLE = "SPOOLD_TEST_KILL_AT"
@@ -57,6 +59,18 @@ class Watch(Protocol):
 
     def flushed(self, descriptor: int) -> None:
         """All that is in it is on the disk."""
+        ...
+
+    def made(self, path: Path) -> None:
+        """There is a new file or folder; neither it nor its name is on the disk."""
+        ...
+
+    def moved(self, path: Path, target: Path) -> None:
+        """A file has another name; that is not on the disk."""
+        ...
+
+    def removing(self, path: Path) -> None:
+        """A file is about to be removed, if there is one of this name."""
         ...
 
 

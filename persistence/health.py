@@ -12,7 +12,7 @@ from contextlib import suppress
 
 import trio
 
-from persistence.appending import sync_path, write_all
+from persistence.appending import sync, sync_path, write_all
 from persistence.errors import StoreError
 from persistence.home import FILE_MODE, Home
 from persistence.jobs import Job
@@ -94,7 +94,7 @@ def probe(writer: Writer, home: Home, trouble: StoreError) -> None:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, FILE_MODE)
         try:
             write_all(descriptor, bytes(PROBE_BYTES))
-            os.fsync(descriptor)
+            sync(descriptor)
         finally:
             os.close(descriptor)
     except OSError as error:

@@ -19,7 +19,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from persistence.appending import sync_path
+from persistence.appending import made, sync_path
 
 FOLDER_MODE = 0o700
 FILE_MODE = 0o600
@@ -70,14 +70,14 @@ class Home:
             HomeError: it is no folder, cannot be made, or cannot be written.
         """
         try:
-            made = make_folders(root)
+            folders = make_folders(root)
         except (FileExistsError, NotADirectoryError):
             raise HomeError(f"home {root} is not a folder") from None
         except OSError as error:
             raise HomeError(f"home {root} cannot be made: {error.strerror}") from None
         if not os.access(root, os.R_OK | os.W_OK | os.X_OK):
             raise HomeError(f"home {root} cannot be written: check its owner and permissions")
-        for folder in made:
+        for folder in folders:
             # What is above a home may be writable and not readable: such a folder cannot be flushed.
             with suppress(OSError):
                 sync_path(folder.parent)
@@ -154,6 +154,7 @@ def make_folders(folder: Path) -> list[Path]:
         folder = folder.parent
     for each in missing:
         each.mkdir(mode=FOLDER_MODE, exist_ok=True)
+        made(each)
     if not folder.is_dir():
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder))
     return missing

@@ -21,7 +21,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
-from persistence.appending import sync_path
+from persistence.appending import move, remove, sync_path
 from persistence.database import Operation, transact
 from persistence.errors import StoreError
 from persistence.facts import forget_facts, set_updated
@@ -105,7 +105,7 @@ def part_of(target: Path) -> Path:
 
 def _finish_copy(home: Home, thread_id: str, target: str, now_ms: int) -> list[Operation]:
     path = home.root / target
-    part_of(path).unlink(missing_ok=True)
+    remove(part_of(path))
     if not path.exists():
         return [forget_intent(thread_id)]
     # The row may still be that of the file before: without one, the new file is found.
@@ -138,7 +138,7 @@ def _move(home: Home, action: Action, files: list[Path]) -> tuple[Path, set[Path
         # The older ones first: once the rollout is gone, one of them would be the thread.
         for path in reversed(files):
             folders.add(path.parent)
-            path.unlink(missing_ok=True)
+            remove(path)
         return rollout, folders
     target = _move_one(home, action, rollout, folders)
     for path in files[1:]:
@@ -158,7 +158,7 @@ def _move_one(home: Home, action: Action, path: Path, folders: set[Path]) -> Pat
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(target))
     make_folders(target.parent)
     folders.add(path.parent)
-    path.rename(target)
+    move(path, target)
     return target
 
 

@@ -22,7 +22,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
-from persistence.appending import sync_path
+from persistence.appending import made, move, remove, sync, sync_path
 from persistence.database import Operation
 from persistence.errors import StoreError
 from persistence.facts import set_updated
@@ -186,10 +186,11 @@ def _write_copy(
     try:
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
         with os.fdopen(os.open(part, flags, FILE_MODE), "wb") as out:
+            made(part)
             fill(descriptor, out)
             out.flush()
-            os.fsync(out.fileno())
-        part.rename(target)
+            sync(out.fileno())
+        move(part, target)
         for folder in home.folders_above(target):
             sync_path(folder)
     except BaseException as error:
@@ -227,7 +228,7 @@ def _index(
 def _give_up(writer: Writer, thread_id: str, part: Path, target: Path) -> None:
     for path in (part, target):
         try:
-            path.unlink(missing_ok=True)
+            remove(path)
         except OSError as error:
             log.warning("could not remove %s: %s", path, error)
     with suppress(StoreError):

@@ -17,6 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from persistence.appender import load_state
+from persistence.appending import sync
 from persistence.errors import StoreError
 from persistence.home import Home
 from persistence.indexer import Indexer, RolloutState, begin, forget, parse_line, save
@@ -91,7 +92,7 @@ def index_file(
 
 def _flushed(descriptor: int) -> bool:
     try:
-        os.fsync(descriptor)
+        sync(descriptor)
     except OSError as error:
         log.warning("a rollout is indexed that could not be flushed: %s", error)
         return False

@@ -31,7 +31,7 @@ from transport.daemon import Daemon
 from transport.framing import TooLong
 from transport.handshake import GREETING
 from transport.method import MethodTable
-from transport.outbox import DEFAULT_LIMIT, Outbox
+from transport.outbox import DEFAULT_LIMIT, MERGE_ABOVE, Outbox
 
 log = logging.getLogger(__name__)
 
@@ -48,12 +48,14 @@ class Limits:
     Attributes:
         outbox_bytes: what may wait for one client.
         outbox_grace: how long more than that may wait.
+        merge_above: while more than this waits for one client, its deltas become fewer and longer.
         in_flight: requests of one connection that are not answered yet.
         closing: how long an orderly end may take before it becomes a forceful one.
     """
 
     outbox_bytes: int = DEFAULT_LIMIT
     outbox_grace: float = 10.0
+    merge_above: int = MERGE_ABOVE
     in_flight: int = 1024
     closing: float = 5.0
 
@@ -133,7 +135,7 @@ class Connection:
         self.working_directory = working_directory
         self.gateway = gateway
         self.nursery = nursery
-        self.outbox = Outbox(gateway.limits.outbox_bytes)
+        self.outbox = Outbox(gateway.limits.outbox_bytes, gateway.limits.merge_above)
         # Invariant: set once, by the first cause of the end; later causes change nothing.
         self.end: tuple[int, str] | None = None
         self._channel = channel

@@ -2,7 +2,7 @@
 
 ``put`` never waits, because the actor that calls it must never wait for a client. What bounds the memory
 is the backlog in bytes: above ``limit`` the outbox says so (``over_limit``) and its connection acts on it,
-by closing (websocket, unix socket) or by reading no further requests (stdio). Above ``MERGE_ABOVE`` a text
+by closing (websocket, unix socket) or by reading no further requests (stdio). Above ``merge_above`` a text
 delta is merged into the one before it if both belong to the same item, so that a client that lags behind
 gets fewer and longer deltas. A client that keeps up gets every delta as it was made.
 
@@ -22,7 +22,7 @@ DEFAULT_LIMIT = 64 * 1024 * 1024
 """Bytes that may wait for one client."""
 
 MERGE_ABOVE = 1024 * 1024
-"""Deltas are merged only while more bytes than this are waiting."""
+"""Deltas are merged only while more bytes than this are waiting, where nobody says otherwise."""
 
 BATCH_BYTES = 256 * 1024
 """About how many bytes the writer takes at once: what is taken can no longer be merged or dropped."""

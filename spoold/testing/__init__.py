@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from spoold.testing.client_state import ClientState
     from spoold.testing.disk import Crash, Disk
     from spoold.testing.scripted_model import InMemoryModel
+    from spoold.testing.wire import Wire
     from spoold.testing.world import SimulatedDaemon, World, simulate
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "InMemoryModel",
     "SimulatedClient",
     "SimulatedDaemon",
+    "Wire",
     "World",
     "simulate",
 ]
@@ -33,6 +35,7 @@ _PAGES = {
     "InMemoryModel": "scripted_model",
     "SimulatedClient": "client",
     "SimulatedDaemon": "world",
+    "Wire": "wire",
     "World": "world",
     "simulate": "world",
 }

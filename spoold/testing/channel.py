@@ -1,4 +1,4 @@
-"""A connection in memory: one end is a ``transport.channel.MessageChannel``, the other one a client's."""
+"""Connections in memory: one end is a ``transport.channel.MessageChannel``, the other one a client's."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from collections.abc import Callable
 import trio
 
 from transport.channel import ChannelClosed
+from transport.connection import Gateway, serve_connection
 from transport.framing import TooLong
+from transport.listen import Listeners
 
 
 class MemoryChannel:
@@ -119,3 +121,32 @@ class MemoryChannel:
     def go_on_reading(self) -> None:
         """What waits may come."""
         self.reading.set()
+
+
+class MemoryListeners(Listeners):
+    """Listeners that clients of the same process connect to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.addresses = ["memory://"]
+        self._connections: trio.Nursery | None = None
+
+    async def serve(
+        self, gateway: Gateway, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        """See ``Listeners.serve``."""
+        self._gateway = gateway
+        async with trio.open_nursery() as self._connections:
+            task_status.started()
+            await self._closing.wait()
+        self._connections = None
+
+    def take(self, channel: MemoryChannel) -> None:
+        """Serve a new connection.
+
+        Raises:
+            ConnectionRefusedError: nobody listens.
+        """
+        if self._connections is None or self._gateway is None or self._closing.is_set():
+            raise ConnectionRefusedError("nobody listens")
+        self._connections.start_soon(serve_connection, channel, self._gateway)

@@ -142,9 +142,12 @@ class SimulatedClient:
         """Send a request and wait for its result; see ``Pending.result``."""
         return await self.send(method, **params).result()
 
-    def answer(self, request: Mapping[str, Any], result: Any) -> None:
-        """Answer a server request that is in ``log``."""
-        self._say({"id": request["id"], "result": result})
+    def answer(
+        self, request: Mapping[str, Any], result: Any = None, *, error: Mapping[str, Any] | None = None
+    ) -> None:
+        """Answer a server request that is in ``log``; ``error``: with an error, its code and message."""
+        answer = {"result": result} if error is None else {"error": error}
+        self._say({"id": request["id"], **answer})
 
     async def start_thread(self, **params: Any) -> str:
         """thread/start: the new thread's id."""
@@ -235,7 +238,7 @@ class SimulatedClient:
                 self.threads[thread_id].message(message)
             if message["method"] in _DETACHES:
                 self.attached.discard(message["params"]["threadId"])
-        else:
+        elif message["id"] is not None:  # without one it is about what was no request
             pending = self._pending.pop(message["id"])
             if "result" in message:
                 self._attach(pending, message["result"])

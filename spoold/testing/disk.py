@@ -5,9 +5,10 @@ waits as one group, and its callers hear of it later still. What a group does is
 the files between an append and its commit, as one in another thread might.
 
 A crash takes a copy of the home in the very instant and throws the original away, so nothing that the dying
-daemon still does is on disk afterwards. What was written and not flushed is lost from a seeded byte on when
-the power fails, and survives when only the process dies. A transaction that was not committed is lost either
-way.
+daemon still does is on disk afterwards. What was written and not flushed survives when only the process dies;
+when the power fails, then or later, it is lost from a seeded byte on, or is space that was never filled; and
+so are names whose folder was not flushed (``unflushed_names``). A transaction that was not committed is lost
+either way, one that was committed never. What was cut off a file stays cut off.
 """
 
 from __future__ import annotations
@@ -17,11 +18,12 @@ import os
 import queue
 import shutil
 import sqlite3
+import stat
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import trio
 
@@ -32,6 +34,7 @@ from persistence.jobs import Append, Job
 from persistence.writer import Writer
 from spoold.testing.runtime import EPOCH_MS, Chance
 from spoold.testing.trace import Trace
+from spoold.testing.unflushed_names import UnflushedNames
 
 What = Literal["append", "half an append", "flush", "commit"]
 _AT = {"half an append": "half of the append", "commit": "before COMMIT"}
@@ -43,9 +46,18 @@ class Crash(BaseException):
 
 @dataclass(slots=True)
 class _Rule:
+    """What happens at a point, from the time on when it was reached ``after`` times, ``times`` times."""
+
     at: str
     after: int
+    times: int
     act: Callable[[], None]
+
+    def due(self) -> bool:
+        """Count one more time; whether it is one of those."""
+        self.after -= 1
+        self.times -= self.after < 0
+        return self.after < 0
 
 
 class Disk:
@@ -57,7 +69,7 @@ class Disk:
         died_at: how often the daemon has died there, because it was told to.
     """
 
-    def __init__(self, chance: Chance, trace: Trace, crash: Callable[[bool], None]) -> None:
+    def __init__(self, chance: Chance, trace: Trace, crash: Callable[[bool], None], graves: Path) -> None:
         self.slowness = 0.002
         self.points = dict.fromkeys(NAMES, 0)
         self.died_at = dict.fromkeys(NAMES, 0)
@@ -66,8 +78,10 @@ class Disk:
         self._crash = crash
         self._rules: list[_Rule] = []
         self._ticks = 0
-        # By inode: how much of a file is sure to survive.
+        # By inode: how much of a file is sure to survive, if that is not all of it. Where a new file gets the
+        # number of one that is gone, ``writing`` finds it empty.
         self._flushed: dict[int, int] = {}
+        self._names = UnflushedNames(graves)
 
     # -- what a test asks for ---------------------------------------------------------------------------
 
@@ -75,8 +89,12 @@ class Disk:
         """The daemon dies when a point of ``persistence.fault_points.NAMES`` is reached.
 
         ``after``: how often it is passed before. ``power``: it dies with the machine under it.
+
+        Raises:
+            ValueError: there is no such point.
         """
-        assert name in NAMES, name
+        if name not in NAMES:
+            raise ValueError(f"no point {name!r}; there are {', '.join(NAMES)}")
 
         def act() -> None:
             self._trace.note("dies at", name)
@@ -84,10 +102,17 @@ class Disk:
             self._crash(power)
             raise Crash
 
-        self._rules.append(_Rule(name, after, act))
+        # Before all others: where something fails in the same instant, nobody is left to hear of it.
+        self._rules.insert(0, _Rule(name, after, 1, act))
 
     def fail(self, what: What, after: int = 0, times: int = 1) -> None:
-        """Something fails, ``after`` times later: appends for want of room, the others with an I/O error."""
+        """Something fails, after ``after`` times, ``times`` times: appends for want of room, else I/O errors.
+
+        Raises:
+            ValueError: there is no such fault.
+        """
+        if what not in (faults := get_args(What)):
+            raise ValueError(f"no such fault: {what!r}; there are {', '.join(faults)}")
 
         def act() -> None:
             self._trace.note("fault", what)
@@ -96,8 +121,7 @@ class Disk:
             code = errno.EIO if what == "flush" else errno.ENOSPC
             raise OSError(code, os.strerror(code))
 
-        for _ in range(times):
-            self._rules.append(_Rule(_AT.get(what, what), after, act))
+        self._rules.append(_Rule(_AT.get(what, what), after, times, act))
 
     def heal(self) -> None:
         """Nothing goes wrong any more but what has gone wrong."""
@@ -118,7 +142,8 @@ class Disk:
     def writing(self, descriptor: int) -> None:
         """See ``Watch``."""
         status = os.fstat(descriptor)
-        self._flushed.setdefault(status.st_ino, status.st_size)
+        # Less than before, where bytes were taken back.
+        self._flushed[status.st_ino] = self._safe(status)
         self._apply("append")
 
     def wrote(self, descriptor: int) -> None:
@@ -134,35 +159,67 @@ class Disk:
     def flushed(self, descriptor: int) -> None:
         """See ``Watch``."""
         status = os.fstat(descriptor)
-        self._flushed[status.st_ino] = status.st_size
+        if stat.S_ISDIR(status.st_mode):
+            self._names.flushed(status.st_ino)
+        else:
+            self._flushed[status.st_ino] = status.st_size
+
+    def made(self, path: Path) -> None:
+        """See ``Watch``."""
+        if path.is_file():
+            self._flushed[path.stat().st_ino] = 0
+        self._names.made(path)
+
+    def moved(self, path: Path, target: Path) -> None:
+        """See ``Watch``."""
+        self._names.moved(path, target)
+
+    def removing(self, path: Path) -> None:
+        """See ``Watch``."""
+        self._names.removing(path)
+
+    def _safe(self, status: os.stat_result) -> int:
+        return min(self._flushed.get(status.st_ino, status.st_size), status.st_size)
 
     def _apply(self, name: str) -> None:
-        for rule in self._rules:
-            if rule.at == name:
-                if rule.after == 0:
-                    self._rules.remove(rule)
-                    rule.act()
-                    return
-                rule.after -= 1
-                return
+        due = [rule for rule in self._rules if rule.at == name and rule.due()]
+        self._rules = [rule for rule in self._rules if rule.times > 0]
+        for rule in due:
+            rule.act()  # which raises: the others at this instant have had their time, too
 
     # -- a crash ----------------------------------------------------------------------------------------
 
     def keep(self, home: Path, copy: Path, *, power: bool) -> None:
-        """Copy what a crash at this instant leaves of the home. Later crashes know of no earlier file."""
+        """Copy what a crash at this instant leaves of the home, which becomes the home."""
         shutil.copytree(home, copy, copy_function=shutil.copy2)
-        for path in sorted(home.rglob("*.jsonl")):
-            status = path.stat()
-            safe = self._flushed.get(status.st_ino, status.st_size)
-            if power and safe < status.st_size:
-                left = self._chance.randint(safe, status.st_size)
-                kept = copy / path.relative_to(home)
-                os.truncate(kept, left)
-                self._trace.note(
-                    "loses", f"{path} keeps {left} of {status.st_size} bytes, {safe} were flushed"
-                )
-        self._flushed.clear()
+        kept = {each.stat().st_ino: copy / each.relative_to(home) for each in (home, *home.rglob("*"))}
+        self._flushed = {inode: safe for inode, safe in self._flushed.items() if inode in kept}
+        if power:
+            for inode, safe in self._flushed.items():
+                self._lose_end(kept[inode], safe)
+            for lost in self._names.lose(home, copy, self._chance):
+                self._trace.note("loses", lost)
+            # What is there is on the disk.
+            self._flushed.clear()
+        else:
+            now = {inode: each.stat().st_ino for inode, each in kept.items()}
+            self._flushed = {now[inode]: safe for inode, safe in self._flushed.items()}
+            self._names.now_in(now)
         self._rules.clear()
+
+    def _lose_end(self, path: Path, safe: int) -> None:
+        status = path.stat()
+        if safe >= status.st_size:
+            return
+        left = self._chance.randint(safe, status.st_size)
+        os.truncate(path, left)
+        filled = self._chance.random() < 0.5
+        if not filled:
+            # The file system has noted how long the file is before it has written what is in it.
+            os.truncate(path, status.st_size)
+        os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+        end = "" if filled else ", the others are zero"
+        self._trace.note("loses", f"{path} keeps {left} of {status.st_size} bytes, {safe} were flushed{end}")
 
     async def pause(self) -> None:
         """As long as the disk takes."""

@@ -17,13 +17,11 @@ Nothing of the program's own may wait for the real world, or the schedule would 
 
 from __future__ import annotations
 
-import logging
 import math
 import shutil
 import signal
 import tempfile
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import cast
 
@@ -37,20 +35,22 @@ from persistence.store import Store
 from protocol.runtime import Runtime
 from spoold.ownership import Succession
 from spoold.reception import Door, Greeter
-from spoold.testing.channel import MemoryChannel
+from spoold.testing.channel import MemoryChannel, MemoryListeners
 from spoold.testing.client import SimulatedClient
 from spoold.testing.disk import Crash, Disk, SimulatedWriter
+from spoold.testing.logs import listening_to_logs
 from spoold.testing.runtime import Chance, SeededRuntime
 from spoold.testing.schedule import run_seeded
 from spoold.testing.scripted_commands import SandboxWorks, ScriptedCommands
 from spoold.testing.scripted_model import InMemoryModel, InMemoryModels
 from spoold.testing.trace import Trace
+from spoold.testing.wire import Wire
 from spoold.turn_runner import RunnerFactory, Surroundings
 from spoold.wiring import Foundations, run_rooms
-from transport.connection import Gateway, Limits, serve_connection
+from transport.connection import Gateway, Limits
 from transport.daemon import Daemon
 from transport.handshake import GREETING
-from transport.listen import Listeners
+from transport.outbox import MERGE_ABOVE
 
 _SETTINGS = (
     "model_provider=scripted",
@@ -62,10 +62,8 @@ _SETTINGS = (
 _MEMORY = Path("/dev/shm")  # noqa: S108 - a folder of our own is made in it
 """Files in memory, where the machine has them: flushing costs nothing there."""
 
-_ROOMS = ("spoold", "transport", "actors", "agent", "persistence", "protocol")
-
 TIME_LIMIT = 100_000.0
-"""Seconds of the world after which a scenario that waits for what never comes fails."""
+"""Seconds of the world after which a scenario fails whose end, or whose daemon's, has not come."""
 
 
 class SimulatedDaemon:
@@ -85,12 +83,12 @@ class SimulatedDaemon:
         self.home = world.folder / "home"
         self.trace = world.trace
         self.deaths: list[bool] = []
-        self.disk = Disk(world.chance, world.trace, self._die)
+        self.disk = Disk(world.chance, world.trace, self._die, world.folder / "graves")
         self._world = world
         self._settings = (*_SETTINGS, *settings)
         self._scope: trio.CancelScope | None = None
         self._gateway: Gateway | None = None
-        self._listeners: _MemoryListeners | None = None
+        self._listeners: MemoryListeners | None = None
         self._writer: SimulatedWriter | None = None
         self._signals: trio.MemorySendChannel[int] | None = None
         self._channels: list[MemoryChannel] = []
@@ -167,6 +165,15 @@ class SimulatedDaemon:
         self._channels.append(channel)
         return channel
 
+    def open_wire(self, name: str) -> Wire:
+        """A new connection, as the transport of a client program of one's own.
+
+        Raises:
+            ConnectionRefusedError: nobody listens.
+        """
+        channel = self.open_channel(name, lambda data: self.trace.note(f"{name} <", data))
+        return Wire(channel, lambda data: self.trace.note(f"{name} >", data))
+
     @property
     def _kept(self) -> Path:
         return self.home.with_name("home.kept")
@@ -193,13 +200,17 @@ class SimulatedDaemon:
         config = Config.load(home, self._settings)
         signals, listens = trio.open_memory_channel[int](math.inf)
         self._signals, arriving = signals, listens
-        self._listeners = listeners = _MemoryListeners()
+        self._listeners = listeners = MemoryListeners()
         greeter = Greeter(home.root, world.runtime)
         bounds = config.limits
         self._gateway = gateway = Gateway(
             cast("Daemon", greeter),
             GREETING,
-            Limits(outbox_bytes=bounds.outbox_bytes, in_flight=bounds.requests_in_flight),
+            Limits(
+                outbox_bytes=bounds.outbox_bytes,
+                merge_above=world.merge_above,
+                in_flight=bounds.requests_in_flight,
+            ),
         )
         door = Door(
             home,
@@ -262,9 +273,11 @@ class World:
         settings: ``key=value`` as on the command line.
         config: the home's ``config.toml``.
         chance: decides instead of the seed how long disk and worker calls take.
+        merge_above: see ``transport.connection.Limits``; where it is low, a moment is enough for merged
+            deltas.
 
     Attributes:
-        seed: as given.
+        seed, merge_above: as given.
         chance: the world's own chance; a scenario may draw from it, too.
         runtime: clock and ids, over all crashes.
         folder: everything on disk is below it; removed at the end.
@@ -277,12 +290,19 @@ class World:
     """
 
     def __init__(
-        self, seed: int, *, settings: Sequence[str] = (), config: str = "", chance: Chance | None = None
+        self,
+        seed: int,
+        *,
+        settings: Sequence[str] = (),
+        config: str = "",
+        chance: Chance | None = None,
+        merge_above: int = MERGE_ABOVE,
     ) -> None:
         self._holder = tempfile.TemporaryDirectory(
             prefix="spoold-world-", dir=_MEMORY if _MEMORY.is_dir() else None
         )
         self.seed = seed
+        self.merge_above = merge_above
         self.chance = chance or Chance(f"world {seed}")
         self._workers = chance
         self.runtime = SeededRuntime(seed)
@@ -315,13 +335,21 @@ class World:
         """
         try:
             with self._holder:
-                run_seeded(lambda: self._live(scenario), self.seed, workers=self._workers)
+                run_seeded(lambda: self._live(scenario), self.seed, workers=self._workers, seconds=TIME_LIMIT)
         except BaseException as failure:
-            error = _alone(failure)
+            error, *others = _told_first(failure)
             error.add_note(f"replay with seed={self.seed}")
+            if self.complaints:
+                error.add_note("the daemon has logged: " + "; ".join(self.complaints))
+            for other in others:
+                error.add_note(f"beside it: {other!r}")
             error.add_note("the last events:\n" + self.trace.tail())
-            raise error from None
+            raise error from error.__cause__
         return self.trace
+
+    def _complain(self, text: str) -> None:
+        if not self.daemon.dying:
+            self.complaints.append(text)
 
     def close(self) -> None:
         """Remove the folder of a world that was never run."""
@@ -329,11 +357,10 @@ class World:
 
     async def _live(self, scenario: Scenario) -> None:
         daemon = self.daemon
-        with watched(daemon.disk), _listening_to_logs(self):
+        with watched(daemon.disk), listening_to_logs(self.trace, self._complain):
             async with trio.open_nursery() as daemon.nursery:
                 await daemon.start()
-                with trio.fail_after(TIME_LIMIT):
-                    await scenario(self)
+                await scenario(self)
                 if daemon.running:
                     daemon.disk.heal()
                     await daemon.stop()
@@ -348,70 +375,15 @@ def simulate(scenario: Scenario, seed: int, *, settings: Sequence[str] = (), con
     return World(seed, settings=settings, config=config).run(scenario)
 
 
-def _alone(error: BaseException) -> BaseException:
-    """What is in groups of one, which nurseries make."""
-    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
-        error = error.exceptions[0]
-    return error
+def _told_first(failure: BaseException) -> list[BaseException]:
+    """The failures in a group that a nursery made, a broken rule first.
 
-
-@contextmanager
-def _listening_to_logs(world: World) -> Iterator[None]:
-    handler = _LogToTrace(world)
-    rooms = [logging.getLogger(room) for room in _ROOMS]
-    before = [each.propagate for each in rooms]
-    for each in rooms:
-        each.addHandler(handler)
-        each.propagate = False
-    try:
-        yield
-    finally:
-        for each, propagate in zip(rooms, before, strict=True):
-            each.removeHandler(handler)
-            each.propagate = propagate
-
-
-class _LogToTrace(logging.Handler):
-    """Warnings and errors are events of the world."""
-
-    def __init__(self, world: World) -> None:
-        super().__init__(logging.WARNING)
-        self._world = world
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Note it."""
-        text = record.getMessage()
-        if record.exc_info is not None and record.levelno >= logging.ERROR:
-            text = f"{text}: {record.exc_info[1]!r}"
-            if not self._world.daemon.dying:
-                self._world.complaints.append(text)
-        self._world.trace.note(f"log {record.levelname.lower()}", text)
-
-
-class _MemoryListeners(Listeners):
-    """Listeners that clients of the same process connect to."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.addresses = ["memory://"]
-        self._connections: trio.Nursery | None = None
-
-    async def serve(
-        self, gateway: Gateway, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
-    ) -> None:
-        """See ``Listeners.serve``."""
-        self._gateway = gateway
-        async with trio.open_nursery() as self._connections:
-            task_status.started()
-            await self._closing.wait()
-        self._connections = None
-
-    def take(self, channel: MemoryChannel) -> None:
-        """Serve a new connection.
-
-        Raises:
-            ConnectionRefusedError: nobody listens.
-        """
-        if self._connections is None or self._gateway is None or self._closing.is_set():
-            raise ConnectionRefusedError("nobody listens")
-        self._connections.start_soon(serve_connection, channel, self._gateway)
+    Where no rule is broken, a group of several is left as it is.
+    """
+    if not isinstance(failure, BaseExceptionGroup):
+        return [failure]
+    failures = [each for inner in failure.exceptions for each in _told_first(inner)]
+    rule = next((each for each in failures if isinstance(each, AssertionError)), None)
+    if rule is None and len(failures) > 1:
+        return [failure]
+    return sorted(failures, key=lambda each: each is not rule)

@@ -265,7 +265,7 @@ MUTANTS = [
         "a fork gets its name before it is flushed",
         "docs/durability.md: a fork is complete and on the disk",
         "persistence/rollout_copy.py",
-        "            os.fsync(out.fileno())\n",
+        "            sync(out.fileno())\n",
         "",
         ["tests/persistence/test_fork_and_revert.py::test_a_copy_is_on_the_disk_before_it_gets_its_name"],
     ),
@@ -316,7 +316,7 @@ MUTANTS = [
         "persistence/health.py",
         """\
             write_all(descriptor, bytes(PROBE_BYTES))
-            os.fsync(descriptor)
+            sync(descriptor)
 """,
         """\
             pass

@@ -32,7 +32,7 @@ def project(folder: Path, *tests: str) -> Path:
 
 def test_every_example_of_the_page_passes_without_another_plugin(tmp_path: Path) -> None:
     said = run_pytest(project(tmp_path))
-    assert re.search(r"^21 passed", said, re.MULTILINE), said
+    assert re.search(r"^24 passed", said, re.MULTILINE), said
 
 
 def test_a_failure_names_its_seed_and_the_option_replays_it(tmp_path: Path) -> None:
@@ -59,3 +59,84 @@ def test_nothing_is_loaded():
     assert not {name for name in sys.modules if name.startswith(rooms)}
 """
     assert "1 passed" in run_pytest(project(tmp_path, look))
+
+
+def test_a_test_fails_in_which_the_daemon_logs_a_traceback_unless_it_says_that_it_provokes_it(
+    tmp_path: Path,
+) -> None:
+    provoked = """
+import logging
+import pytest
+
+
+def log_one():
+    try:
+        raise ZeroDivisionError("a bug")
+    except ZeroDivisionError:
+        logging.getLogger("actors.x").exception("an actor failed")
+
+
+async def test_it(client):
+    log_one()
+
+
+@pytest.mark.world(complaints=True)
+async def test_it_on_purpose(client, world):
+    log_one()
+    assert len(world.complaints) == 1
+"""
+    said = run_pytest(project(tmp_path, provoked), "--world-seed", "1")
+    assert "1 failed, 1 passed" in said
+    assert "the daemon has logged what should not happen" in said
+    assert "an actor failed: ZeroDivisionError('a bug')" in said
+    assert "replay with: pytest --world-seed 1 'test_page.py::test_it[seed=1]'" in said
+
+
+def test_an_async_fixture_on_the_world_says_what_to_do_instead(tmp_path: Path) -> None:
+    fixture = """
+import pytest
+
+
+@pytest.fixture
+def named(client):
+    return client
+
+
+@pytest.fixture
+async def thread(named):
+    return await named.start_thread()
+
+
+async def test_it(thread):
+    pass
+"""
+    said = run_pytest(project(tmp_path, fixture))
+    assert "3 errors" in said
+    assert said.count("the fixture 'thread' cannot be async") >= 3
+    assert "AssertionError" not in said
+
+
+def test_a_list_of_seeds_names_them_and_a_marker_that_is_wrong_fails_its_test_alone(tmp_path: Path) -> None:
+    marked = """
+import pytest
+
+
+@pytest.mark.world(seeds=[3, 4])
+async def test_these(world):
+    assert world.seed in (3, 4)
+
+
+@pytest.mark.world(seeds="many")
+async def test_wrong_seeds(world):
+    pass
+
+
+@pytest.mark.world(seed=3)
+async def test_wrong_name(world):
+    pass
+"""
+    said = run_pytest(project(tmp_path, marked))
+    assert "2 passed, 2 errors" in said
+    assert "@pytest.mark.world: seeds are a number of seeds or a list of them, not 'many'" in said
+    assert "@pytest.mark.world: " in said
+    assert "unexpected keyword argument 'seed'" in said
