@@ -48,12 +48,12 @@ def relocate(
     """
     first = thread_ids[0]
     files = {each: _files(connection, home, each) for each in dict.fromkeys(thread_ids)}
-    if not files[first]:
+    if not files[first] and not (action == "delete" and _is_half_deleted(connection, first)):
         raise StoreError(f"no rollout found for thread id {first}", "disk")
     intent = "INSERT OR REPLACE INTO relocations (thread_id, action, now_ms) VALUES (?, ?, ?)"
     transact(connection, [(intent, (each, action, now_ms)) for each in files])
     try:
-        moved, folders = _move(home, action, files[first])
+        moved, folders = _move(home, action, files[first]) if files[first] else (None, set())
     except OSError as error:
         transact(connection, [forget_intent(each) for each in files])
         raise StoreError.from_os(action, files[first][0], error) from error
@@ -122,6 +122,12 @@ def _files(connection: sqlite3.Connection, home: Home, thread_id: str) -> list[P
         if beside == [path] and not is_reverted(path):
             return beside
     return find_files(home, thread_id)
+
+
+def _is_half_deleted(connection: sqlite3.Connection, thread_id: str) -> bool:
+    """Whether a delete has removed the file, and could not record it."""
+    statement = "SELECT 1 FROM relocations WHERE thread_id=? AND action='delete'"
+    return connection.execute(statement, (thread_id,)).fetchone() is not None
 
 
 def _move(home: Home, action: Action, files: list[Path]) -> tuple[Path, set[Path]]:

@@ -137,6 +137,31 @@ async def test_a_deleted_thread_leaves_nothing(tmp_path: Path) -> None:
     assert len(rows(tmp_path, "search")) == 2
 
 
+async def test_a_delete_whose_rows_could_not_be_removed_is_finished_when_it_is_asked_for_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    transact = persistence.relocation.transact
+    async with opened(tmp_path) as store:
+        await family(store)
+
+        def fails_at_the_rows(connection: sqlite3.Connection, operations: list[Any]) -> None:
+            if any("DELETE FROM threads" in statement for statement, _ in operations):
+                raise sqlite3.OperationalError("disk I/O error")
+            transact(connection, operations)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(persistence.relocation, "transact", fails_at_the_rows)
+            with pytest.raises(StoreError, match="disk I/O error"):
+                await store.commit(Batch(OTHER, relocate="delete"))
+        assert not any(name_of(OTHER) in name for name in files(tmp_path))
+        await store.commit(Batch(OTHER, relocate="delete"))
+        assert await store.thread(OTHER) is None
+        with pytest.raises(StoreError, match="no rollout found"):
+            await store.commit(Batch(OTHER, relocate="delete"))
+    assert not any(OTHER in row for row in rows(tmp_path, "threads"))
+    assert rows(tmp_path, "relocations") == []
+
+
 async def test_the_lines_of_a_batch_are_in_the_file_that_moves(tmp_path: Path) -> None:
     async with opened(tmp_path) as store:
         await create(store, PARENT)
