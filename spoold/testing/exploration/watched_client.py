@@ -15,15 +15,14 @@ from spoold.testing.exploration.thread_model import Facts
 from spoold.testing.world import SimulatedDaemon
 
 Json = dict[str, Any]
-INTERNAL = -32603
-NO_THREAD = "invalid thread-store request"
-"""What queue methods say of a thread that is not there: with the code of an internal error, too."""
 Then = Callable[[Json | None], None]
 """Called with the result of a request, or None where it was refused; not at all where no answer came."""
 
+INTERNAL = -32603
+NO_THREAD = "invalid thread-store request"
+"""What queue methods say of a thread that is not there: with the code of an internal error, too."""
+
 _ATTACHES = ("thread/start", "thread/resume", "thread/fork")
-
-
 _SAYS = ("turn/start", "turn/steer", "thread/queue/add")
 
 
@@ -95,26 +94,32 @@ class WatchedClient(SimulatedClient):
         )
 
     def _heard(self, message: Json) -> None:
-        if "method" not in message:
-            if message["id"] not in range(1, self._next_id):
-                rule("error" in message, f"{self.name}: {message['id']} was never asked, and is answered")
-                return
-            rule(message["id"] in self._pending, f"{self.name}: request {message['id']} is answered twice")
-            pending = self._pending[message["id"]]
-            if "error" in message:
-                self.refusals[pending.method] += 1
-                code, text = message["error"]["code"], message["error"]["message"]
-                self.happened[f"error {code}"] += 1
-                if code == INTERNAL and NO_THREAD not in text:
-                    self.blamed.append(text)
-            else:
-                self.answers[pending.method] += 1
-                self._answered(pending, message["result"])
-            super()._heard(message)
-            then = self._then.pop(pending, None)
-            if then is not None:
-                then(message.get("result"))
+        if "method" in message:
+            self._notified(message)
+        else:
+            self._replied(message)
+
+    def _replied(self, message: Json) -> None:
+        if message["id"] not in range(1, self._next_id):
+            rule("error" in message, f"{self.name}: {message['id']} was never asked, and is answered")
             return
+        rule(message["id"] in self._pending, f"{self.name}: request {message['id']} is answered twice")
+        pending = self._pending[message["id"]]
+        if "error" in message:
+            self.refusals[pending.method] += 1
+            code, text = message["error"]["code"], message["error"]["message"]
+            self.happened[f"error {code}"] += 1
+            if code == INTERNAL and NO_THREAD not in text:
+                self.blamed.append(text)
+        else:
+            self.answers[pending.method] += 1
+            self._answered(pending, message["result"])
+        super()._heard(message)
+        then = self._then.pop(pending, None)
+        if then is not None:
+            then(message.get("result"))
+
+    def _notified(self, message: Json) -> None:
         params = message["params"]
         thread_id = params["thread"]["id"] if "thread" in params else params.get("threadId")
         if thread_id is not None:
