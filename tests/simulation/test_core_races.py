@@ -91,7 +91,7 @@ def loads(monkeypatch: pytest.MonkeyPatch) -> Loads:
     return Loads(monkeypatch)
 
 
-@pytest.mark.parametrize(("race", "bound"), [(two_resumes, 2), (resume_and_unload, 1), (resume_and_turn, 1)])
+@pytest.mark.parametrize(("race", "bound"), [(two_resumes, 2), (resume_and_unload, 2), (resume_and_turn, 2)])
 def test_who_attaches_in_any_schedule_finds_one_actor_and_misses_nothing(
     race: Callable[[Loads], Scenario], bound: int, loads: Loads
 ) -> None:
@@ -151,7 +151,7 @@ async def delete_and_drain(world: World, race: Race) -> None:
 
 
 @pytest.mark.parametrize(
-    ("race", "bound"), [(add_and_drain, 1), (two_adds_and_a_turn, 1), (delete_and_drain, 1)]
+    ("race", "bound"), [(add_and_drain, 1), (two_adds_and_a_turn, 1), (delete_and_drain, 2)]
 )
 def test_a_queued_message_is_in_one_place_in_any_schedule(race: Scenario, bound: int) -> None:
     check_all(race, bound)
@@ -199,7 +199,7 @@ async def answer_cancel_and_disconnect(world: World, race: Race) -> None:
 
 
 @pytest.mark.parametrize(
-    ("race", "bound"), [(interrupt_and_completion, 2), (answer_cancel_and_disconnect, 1)]
+    ("race", "bound"), [(interrupt_and_completion, 2), (answer_cancel_and_disconnect, 2)]
 )
 def test_a_turn_and_its_question_end_once_in_any_schedule(race: Scenario, bound: int) -> None:
     check_all(race, bound)

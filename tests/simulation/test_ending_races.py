@@ -47,7 +47,7 @@ async def archive_and_turn(world: World, race: Race) -> None:
 
 
 def test_a_thread_is_archived_with_the_end_of_its_turn_in_any_schedule() -> None:
-    check_all(archive_and_turn, 1)
+    check_all(archive_and_turn, 2)
 
 
 # -- the end of the daemon ----------------------------------------------------------------------------------
@@ -189,7 +189,7 @@ async def shutdown_and_answer(world: World, race: Race) -> None:
         (shutdown_and_turn, 1),
         (shutdown_and_add, 1),
         (shutdown_and_completion, 1),
-        (shutdown_and_resume, 1),
+        (shutdown_and_resume, 2),
         (shutdown_and_answer, 1),
     ],
 )
