@@ -21,7 +21,7 @@ import logging
 import queue
 import sqlite3
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from persistence.appender import Appender, load_state
@@ -172,9 +172,22 @@ class Writer:
         return group
 
     def _work(self, connection: sqlite3.Connection, group: list[Job | _Stop]) -> bool:
+        for _ in self._stages(connection, group):
+            pass
+        return not any(isinstance(job, _Stop) for job in group)
+
+    def _stages(self, connection: sqlite3.Connection, group: list[Job | _Stop]) -> Iterator[None]:
+        """Work the group off. Where it yields, others see what is done so far; the thread goes on at once."""
         finished: set[int] = set()
         try:
-            return self._work_off(connection, group, finished)
+            part: list[Job] = []
+            for job in group:
+                if isinstance(job, Job):
+                    part.append(job)
+                    if _ends_its_group(job):
+                        yield from self._work_part(connection, part, finished)
+                        part = []
+            yield from self._work_part(connection, part, finished)
         except Exception as error:
             # A bug of ours. Whoever waits must hear of it, and the next group starts from the files.
             log.exception("the writer failed unexpectedly")
@@ -183,20 +196,10 @@ class Writer:
             for job in group:
                 if isinstance(job, Job) and id(job) not in finished:
                     job.done(failure)
-            return not any(isinstance(job, _Stop) for job in group)
 
-    def _work_off(self, connection: sqlite3.Connection, group: list[Job | _Stop], finished: set[int]) -> bool:
-        part: list[Job] = []
-        for job in group:
-            if isinstance(job, Job):
-                part.append(job)
-                if _ends_its_group(job):
-                    self._work_part(connection, part, finished)
-                    part = []
-        self._work_part(connection, part, finished)
-        return not any(isinstance(job, _Stop) for job in group)
-
-    def _work_part(self, connection: sqlite3.Connection, part: list[Job], finished: set[int]) -> None:
+    def _work_part(
+        self, connection: sqlite3.Connection, part: list[Job], finished: set[int]
+    ) -> Iterator[None]:
         failures: dict[int, StoreError] = {}
         self._appender.begin()
         for job in part:
@@ -210,12 +213,15 @@ class Writer:
                     self._check_drop(connection, job)
                 case Release():
                     self._appender.release(job.thread_id)
+        yield
         reach("before the flush")
         failures.update(self._appender.flush())
+        yield
         reach("before the transaction")
         to_store = [job for job in part if job.operations and id(job) not in failures]
         failures.update(self._transact(connection, to_store))
         reach("after COMMIT")
+        yield
         for job in part:
             error = failures.get(id(job))
             if error is None and isinstance(job, Append) and job.batch is not None:

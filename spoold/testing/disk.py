@@ -1,8 +1,8 @@
 """The disk of a simulated world: real files and a real database, slow and faulty where the seed says so.
 
 The product's writer works in a thread. Here its work is done by a task, at seeded moments: it takes what
-waits as one group, and its callers hear of it later still. What a group does is not cut up: no reader sees
-the files between an append and its commit, as one in another thread might.
+waits as one group, and its callers hear of it later still. Between its stages others go on, so that a reader
+may see the files between an append and its commit.
 
 A crash takes a copy of the home in the very instant and throws the original away, so nothing that the dying
 daemon still does is on disk afterwards. What was written and not flushed survives when only the process dies;
@@ -19,7 +19,7 @@ import queue
 import shutil
 import sqlite3
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -247,6 +247,9 @@ class SimulatedWriter(Writer):
         self._trace = trace
         self._connection: sqlite3.Connection | None = None
         self._wake = trio.Event()
+        # The group that is being written, and whether there is more of it to do.
+        self._group: Iterator[None] = iter(())
+        self._writing = False
         # Invariant: commits that are done and not told, in the order in which they were done.
         self._untold: list[tuple[Callable[[StoreError | None], None], StoreError | None]] = []
         # Invariant: commits that are not told, by what tells them.
@@ -256,7 +259,7 @@ class SimulatedWriter(Writer):
     @property
     def busy(self) -> bool:
         """Whether something waits to be written or told."""
-        return not self.dead and (not self._jobs.empty() or bool(self._untold))
+        return not self.dead and (self._writing or not self._jobs.empty() or bool(self._untold))
 
     def start(self, now_ms: int, opened: Callable[[StoreError | None], None]) -> None:
         """See ``Writer.start``: the database is open on return."""
@@ -304,6 +307,7 @@ class SimulatedWriter(Writer):
 
     def _die(self, connection: sqlite3.Connection) -> None:
         gone = StoreError("the daemon has crashed", "closed")
+        self._finish()  # on files that are nobody's any more
         for tell in list(self._commits.values()):
             tell(gone)
         self._refuse_waiting(gone)
@@ -324,7 +328,8 @@ class SimulatedWriter(Writer):
         )
 
         def done(error: StoreError | None) -> None:
-            self._trace.note("commit", f"{said} -> {error or 'ok'}")
+            if not self.dead:
+                self._trace.note("commit", f"{said} -> {error or 'ok'}")
             self._untold.append((tell, error))
 
         job.done = done
@@ -338,7 +343,9 @@ class SimulatedWriter(Writer):
                 await self._disk.pause()
                 if self._over():
                     return
-                self._work_waiting()
+                self._begin()
+                while not self._over() and self._step():
+                    await self._disk.pause()
                 while self._untold and not self.dead:
                     await self._disk.pause()
                     self._tell_first()
@@ -349,13 +356,28 @@ class SimulatedWriter(Writer):
         return self._connection is None or self.dead
 
     def _work_waiting(self) -> None:
-        connection = self._connection
-        while connection is not None and not self._jobs.empty():
-            group = []
-            with suppress(queue.Empty):
-                while True:
-                    group.append(self._jobs.get_nowait())
-            self._work(connection, group)
+        self._finish()
+        while self._connection is not None and not self._jobs.empty():
+            self._begin()
+            self._finish()
+
+    def _begin(self) -> None:
+        assert self._connection is not None
+        group = []
+        with suppress(queue.Empty):
+            while True:
+                group.append(self._jobs.get_nowait())
+        self._group, self._writing = self._stages(self._connection, group), True
+
+    def _step(self) -> bool:
+        """The next stage of the group; whether there is another one."""
+        self._writing = next(self._group, True) is None
+        return self._writing
+
+    def _finish(self) -> None:
+        """For who cannot wait."""
+        while self._writing:
+            self._step()
 
     def _tell_first(self) -> None:
         if self._untold:

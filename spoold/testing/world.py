@@ -22,6 +22,7 @@ import shutil
 import signal
 import tempfile
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import cast
 
@@ -75,6 +76,7 @@ class SimulatedDaemon:
         trace: what happened.
         nursery: what outlives the daemon runs here.
         deaths: its crashes so far; True where the machine died with it.
+        watching: open while the disk sees what it does. What it does when it dies is done to nobody's files.
     """
 
     nursery: trio.Nursery
@@ -84,6 +86,7 @@ class SimulatedDaemon:
         self.trace = world.trace
         self.deaths: list[bool] = []
         self.disk = Disk(world.chance, world.trace, self._die, world.folder / "graves")
+        self.watching = ExitStack()
         self._world = world
         self._settings = (*_SETTINGS, *settings)
         self._scope: trio.CancelScope | None = None
@@ -114,6 +117,7 @@ class SimulatedDaemon:
             shutil.rmtree(self.home)
             self._kept.rename(self.home)
         self._ended = trio.Event()
+        self.watching.enter_context(watched(self.disk))
         self.trace.note("daemon", "starts")
         await self.nursery.start(self._run)
 
@@ -186,6 +190,7 @@ class SimulatedDaemon:
         self._died = True
         self.trace.note("daemon", "loses power" if power else "is killed")
         self.disk.keep(self.home, self._kept, power=power)
+        self.watching.close()
         for channel in self._channels:
             channel.cut()
         if self._writer is not None:
@@ -245,6 +250,7 @@ class SimulatedDaemon:
                     pass
         finally:
             claim.release()
+            self.watching.close()
             self.trace.note("daemon", "is gone" if code is None else f"has ended: {code}")
             self._scope = self._listeners = None
             self._channels.clear()
@@ -273,8 +279,8 @@ class World:
         settings: ``key=value`` as on the command line.
         config: the home's ``config.toml``.
         chance: decides instead of the seed how long disk and worker calls take.
-        merge_above: see ``transport.connection.Limits``; where it is low, a moment is enough for merged
-            deltas.
+        merge_above: see ``transport.connection.Limits``. With a low one, deltas are merged for who is slow
+            for a moment.
 
     Attributes:
         seed, merge_above: as given.
@@ -357,7 +363,7 @@ class World:
 
     async def _live(self, scenario: Scenario) -> None:
         daemon = self.daemon
-        with watched(daemon.disk), listening_to_logs(self.trace, self._complain):
+        with daemon.watching, listening_to_logs(self.trace, self._complain):
             async with trio.open_nursery() as daemon.nursery:
                 await daemon.start()
                 await scenario(self)

@@ -213,6 +213,27 @@ def test_a_slow_disk_delays_the_answer_and_not_the_other_clients() -> None:
     simulate(scenario, 2)
 
 
+def test_others_go_on_between_an_append_and_its_commit() -> None:
+    async def scenario(world: World) -> None:
+        alice, bob = await world.client("alice"), await world.client("bob")
+        thread = await alice.start_thread()
+        await alice.turn_ended(await alice.start_turn(thread, "say one"))
+        [path] = world.daemon.home.rglob("rollout-*.jsonl")
+        size, points = path.stat().st_size, dict(world.daemon.disk.points)
+        world.daemon.disk.slowness = 60.0
+        turn = alice.send("turn/start", threadId=thread, input=[{"type": "text", "text": "say two"}])
+        for _ in range(600):
+            await trio.sleep(0.1)
+            if path.stat().st_size > size:
+                break
+        assert world.daemon.disk.points["before COMMIT"] == points["before COMMIT"]
+        read = await bob.call("thread/read", threadId=thread, includeTurns=True)
+        assert read["thread"]["turns"][0]["status"] == "completed"
+        assert (await turn.result())["turn"]["status"] == "inProgress"
+
+    simulate(scenario, 4)
+
+
 def test_half_an_hour_without_anybody_passes_at_once_and_unloads_the_thread() -> None:
     async def scenario(world: World) -> None:
         alice = await world.client("alice")
