@@ -34,7 +34,6 @@ T = TypeVar("T")
 MOST_STEPS = 2_000_000
 """Switches between tasks after which a run counts as spinning."""
 
-
 _FRAMES = 4
 _NOBODYS_CODE = (str(Path(trio.__file__).parent), str(contextlib.__file__))
 """What tasks wait in when they wait; who made them wait called it."""
