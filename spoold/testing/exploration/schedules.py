@@ -20,7 +20,8 @@ from spoold.testing.exploration.scene import UNLOAD_SECONDS, Scene
 from spoold.testing.exploration.step import Step
 from spoold.testing.exploration.steps import ACTS
 from spoold.testing.runtime import Chance
-from spoold.testing.world import World, simulate
+from spoold.testing.world import World
+from transport.outbox import MERGE_ABOVE
 
 Schedule = tuple[Step, ...]
 
@@ -86,7 +87,8 @@ def run_schedule(seed: int, schedule: Iterable[Step], coverage: Coverage | None 
 
     seen.schedules += 1
     try:
-        return simulate(scenario, seed, settings=settings_of(seed)).text()
+        world = World(seed, settings=settings_of(seed), merge_above=merges_above(seed))
+        return world.run(scenario).text()
     except BaseException as error:
         whole = schedule if isinstance(schedule, tuple) else tuple(taken)
         error.add_note(f"seed={seed} schedule={whole}\nreplay with: {replayed_by(seed, whole)}")
@@ -101,6 +103,11 @@ def pauses(seed: int) -> bool:
 def settings_of(seed: int) -> tuple[str, ...]:
     """The configuration of a seed's world."""
     return (*SETTINGS, "queue.on_interrupt=pause") if pauses(seed) else SETTINGS
+
+
+def merges_above(seed: int) -> int:
+    """From how many waiting bytes on deltas are merged in this seed's world: in each second one, from few."""
+    return 600 if seed % 2 else MERGE_ABOVE
 
 
 async def take(scene: Scene, step: Step) -> None:
