@@ -23,6 +23,28 @@ MUTANTS = [
         ],
     ),
     Mutant(
+        "a thread whose history was cut stays as it was when the rest cannot be recorded",
+        ALL_OR_NOTHING,
+        "actors/thread_actor.py",
+        "            if decision.otherwise is not None:\n",
+        "            if False:\n",
+        [
+            "tests/actors/test_history_edits.py::"
+            "test_a_thread_whose_history_was_cut_leaves_when_the_rest_cannot_be_recorded"
+        ],
+    ),
+    Mutant(
+        "a delete that was cut in the middle is refused when it is asked for again",
+        ALL_OR_NOTHING,
+        "persistence/relocation.py",
+        '(action == "delete" and _is_half_deleted(connection, first))',
+        "False",
+        [
+            "tests/persistence/test_relocation.py::"
+            "test_a_delete_whose_rows_could_not_be_removed_is_finished_when_it_is_asked_for_again"
+        ],
+    ),
+    Mutant(
         "the folders of a new rollout are not flushed",
         FLUSHED,
         APPENDER,

@@ -24,6 +24,14 @@ MUTANTS = [
         [f"{SLOW_TESTS}::test_twice_the_limit_ends_the_connection_at_once"],
     ),
     Mutant(
+        "a client that reads is closed for an answer that is longer than its outbox may be",
+        SLOW,
+        "transport/outbox.py",
+        "        return self.backlog - self._long > 2 * self.limit\n",
+        "        return self.backlog > 2 * self.limit\n",
+        [f"{SLOW_TESTS}::test_what_follows_a_long_answer_at_once_is_no_reason_to_close"],
+    ),
+    Mutant(
         "a client that does not read is waited for, for ever",
         SLOW,
         CONNECTION,
