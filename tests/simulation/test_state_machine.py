@@ -122,7 +122,7 @@ def test_hypothesis_finds_a_daemon_that_never_drains_its_queue_and_names_the_see
     with pytest.raises(Broken, match="rule 5") as broken:
         run_state_machine_as_test(
             Machine,
-            # Making it short takes minutes, and a person would wait for that.
+            # To make it short takes hypothesis longer than ``spoold-sim``, which does it for a seed.
             settings=settings(max_examples=300, stateful_step_count=30, phases=[Phase.generate], **QUIET),
         )
     notes = "\n".join(broken.value.__notes__)
