@@ -94,7 +94,9 @@ async def answer_badly(scene: Scene, client: WatchedClient, b: int, c: int) -> N
     if not questions:
         return
     thread, request_id, asked = questions[b % len(questions)]
-    if request_id in client.asked or c % 2:
+    # The question may be on its way to who attaches, or has attached.
+    coming = thread in client.attached or client.resuming(thread)
+    if request_id in client.asked or coming or c % 2:
         client.answer({"id": request_id}, UNREADABLE[c % len(UNREADABLE)])
     else:
         scene.facts[thread].answers.setdefault(asked.get("itemId", ""), set())

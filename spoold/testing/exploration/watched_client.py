@@ -156,7 +156,9 @@ class WatchedClient(SimulatedClient):
     def _saying(self, *methods: str) -> set[str]:
         said = [each.params for each in self._pending.values() if each.method in methods]
         ids = [params.get("turnStartParams", params).get("clientUserMessageId") for params in said]
-        return {each for each in ids if each is not None}
+        # One that is added again was answered before.
+        again = {name for facts in self.facts.values() for name, each in facts.said.items() if each.again}
+        return {each for each in ids if each is not None and each not in again}
 
     def _end(self, channel: MemoryChannel) -> None:
         super()._end(channel)
