@@ -57,8 +57,8 @@ async def check_queues(scene: Scene) -> None:
     client = scene.clients[0]
     for thread_id in sorted(client.attached):
         facts = scene.facts[thread_id]
-        # A delete that the disk has cut in the middle is finished by the next start.
-        if facts.ephemeral or facts.deleted.allows(True):
+        # An archive or delete that the disk has cut in the middle is finished by the next start.
+        if facts.ephemeral or facts.deleted.allows(True) or facts.archived.allows(True):
             continue
         rows = (await client.call("thread/queue/list", threadId=thread_id, limit=100))["data"]
         if rows:
