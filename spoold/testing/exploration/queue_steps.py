@@ -49,7 +49,8 @@ async def add_again(scene: Scene, client: WatchedClient, thread: str, c: int) ->
         return
 
     def then(result: Json | None) -> None:
-        if result is not None and "queuedTurn" in result and not message.delete_sent and not message.doubtful:
+        gone = message.delete_sent or message.doubtful or facts.deleted.allows(True)
+        if result is not None and "queuedTurn" in result and not gone:
             row_id = result["queuedTurn"]["id"]
             rule(
                 row_id == message.row_id, f"{message_id} is row {message.row_id}, and added again as {row_id}"
