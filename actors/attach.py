@@ -148,6 +148,8 @@ def resumed(state: ThreadState, message: Resume, found: Snapshot, epoch: str) ->
         result.seq = message.params.after_seq or 0
         decision.answer(message.reply, result)
         decision.effects.append(Replay(found.replay, peer))
+        # It has no number: who left between its snapshot and this has not got it.
+        _usage_again(decision, peer)
         replay_pending(decision, after, peer)
         return decision
     decision.effects.append(AnswerResume(message.reply, result))

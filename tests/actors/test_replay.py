@@ -335,6 +335,27 @@ async def test_a_thread_that_was_unloaded_meanwhile_never_replays_the_numbers_of
         stage.supervisor.peer_gone(again)
 
 
+async def test_who_left_before_the_usage_that_follows_its_snapshot_gets_it_with_the_replay(
+    stage: Stage,
+) -> None:
+    owner = stage.peer()
+    thread_id = await stage.start(owner)
+    _, turn = await stage.begin(owner, thread_id)
+    await turn.post(ModelResponded("resp", TokenCounts(total_tokens=5)))
+    turn.end()
+    await owner.got("turn/completed")
+    late = stage.peer()
+    await stage.resume(late, thread_id).answer()
+    await stage.handled(thread_id)
+    methods = [entry.get("method") for entry in late.log]
+    before = late.log[: methods.index("thread/tokenUsage/updated")]
+    back, result = await back_by_sequence(stage, thread_id, before)
+    assert result["replayed"]
+    await stage.handled(thread_id)
+    assert shown(before, back.log)["usage"] == shown(owner.log)["usage"]
+    assert shown(owner.log)["usage"] is not None
+
+
 async def test_who_comes_back_to_an_unloaded_thread_gets_a_snapshot_and_numbers_without_a_gap(
     stage: Stage,
 ) -> None:
