@@ -27,8 +27,8 @@ REGRESSIONS: dict[str, tuple[int, str]] = {
     ),
     "who left between its snapshot and the usage behind it never saw the usage when it came back": (
         3003595,
-        "connect, start_thread, compare, add 0 0 14, add, settle, fault 0 956, connect 92, connect, reconnect, "
-        "burst 649, switches, add 0 0 15, add, jump 632, disconnect, resume 521, switches 623, "
+        "connect, start_thread, compare, add 0 0 14, add, settle, fault 0 956, connect 92, connect, "
+        "reconnect, burst 649, switches, add 0 0 15, add, jump 632, disconnect, resume 521, switches 623, "
         "switches 410, reconnect 956",
     ),
     "a crash while a daemon that ends made its last writes left them waiting for ever": (
