@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 Json = dict[str, Any]
 
-_ATTACHES = ("thread/start", "thread/resume", "thread/fork")
+ATTACHES = ("thread/start", "thread/resume", "thread/fork")
+"""Methods whose answer attaches who has asked."""
 _DETACHES = ("thread/closed", "thread/archived", "thread/deleted")
 
 
@@ -248,7 +249,7 @@ class SimulatedClient:
     def _attach(self, pending: Pending, result: Json) -> None:
         if pending.method == "thread/unsubscribe":
             self.attached.discard(pending.params["threadId"])
-        elif pending.method in _ATTACHES:
+        elif pending.method in ATTACHES:
             thread_id = result["thread"]["id"]
             self.threads.setdefault(thread_id, ClientState(thread_id)).attached(result)
             self.attached.add(thread_id)

@@ -17,12 +17,13 @@ from typing import Any
 
 Json = dict[str, Any]
 
-_GROWS = {
+GROWS = {
     "item/agentMessage/delta": ("text", None),
     "item/commandExecution/outputDelta": ("aggregatedOutput", None),
     "item/reasoning/summaryTextDelta": ("summary", "summaryIndex"),
     "item/reasoning/textDelta": ("content", "contentIndex"),
 }
+"""Deltas: the member of the item that grows, and where that is a list, what says which part."""
 
 
 class ClientState:
@@ -132,8 +133,8 @@ class ClientState:
                     self._cut_stream(params["turnId"])
             case "item/reasoning/summaryPartAdded":
                 _part(self._item(params)["summary"], params["summaryIndex"])
-            case _ if method in _GROWS:
-                self._grow(params, *_GROWS[method])
+            case _ if method in GROWS:
+                self._grow(params, *GROWS[method])
 
     def all(self, messages: Iterable[Mapping[str, Any]]) -> ClientState:
         """Fold a whole log: answers that hold a thread are snapshots, other answers are skipped."""

@@ -6,7 +6,8 @@ turn. (That every request is answered once is checked by the client itself, who 
 
 from __future__ import annotations
 
-from spoold.testing.exploration.rules import DELTAS, Json, rule
+from spoold.testing.client_state import GROWS
+from spoold.testing.exploration.rules import Json, rule
 
 
 class Stream:
@@ -51,7 +52,7 @@ class Stream:
             rule(same, f"rule 4: {method} is of another life of the daemon")
             self.epoch = message["epoch"]
             gap = self.seq is not None and seq != self.seq + 1
-            rule(not gap or (method in DELTAS and seq > (self.seq or 0)), f"rule 4: {seq} follows {self.seq}")
+            rule(not gap or (method in GROWS and seq > (self.seq or 0)), f"rule 4: {seq} follows {self.seq}")
             self.seq = seq
         match method:
             case "turn/started":

@@ -10,12 +10,6 @@ from typing import Any
 
 Json = dict[str, Any]
 
-DELTAS = (
-    "item/agentMessage/delta",
-    "item/commandExecution/outputDelta",
-    "item/reasoning/summaryTextDelta",
-    "item/reasoning/textDelta",
-)
 UNRECORDED = "the turn could not be recorded"
 """How the error of a turn begins that the disk has failed: it is told to have failed, and read as cut off."""
 

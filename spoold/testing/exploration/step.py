@@ -8,12 +8,10 @@ impossible now does nothing.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Any
 
 from spoold.testing.exploration.scene import Scene
 from spoold.testing.exploration.watched_client import WatchedClient
 
-Json = dict[str, Any]
 Step = tuple[str, int, int, int]
 Act = Callable[[Scene, int, int, int], Awaitable[None]]
 

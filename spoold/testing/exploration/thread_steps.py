@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from spoold.testing.exploration.rules import rule
+from spoold.testing.exploration.rules import Json, rule
 from spoold.testing.exploration.scene import THREADS, Scene
-from spoold.testing.exploration.step import Json, of_client, of_thread
+from spoold.testing.exploration.step import of_client, of_thread
 from spoold.testing.exploration.watched_client import WatchedClient
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from spoold.testing.exploration.rules import Json
 from spoold.testing.exploration.scene import THREADS, Scene
-from spoold.testing.exploration.step import Json, of_client, of_thread
+from spoold.testing.exploration.step import of_client, of_thread
 from spoold.testing.exploration.watched_client import WatchedClient
 
 DECISIONS = ("accept", "decline", "cancel", "acceptForSession")

@@ -7,14 +7,13 @@ from collections.abc import Callable
 from typing import Any
 
 from spoold.testing.channel import MemoryChannel
-from spoold.testing.client import Pending, SimulatedClient
+from spoold.testing.client import ATTACHES, Pending, SimulatedClient
 from spoold.testing.client_state import ClientState
 from spoold.testing.exploration.connection_model import Stream
-from spoold.testing.exploration.rules import UNRECORDED, rule
+from spoold.testing.exploration.rules import UNRECORDED, Json, rule
 from spoold.testing.exploration.thread_model import Facts
 from spoold.testing.world import SimulatedDaemon
 
-Json = dict[str, Any]
 Then = Callable[[Json | None], None]
 """Called with the result of a request, or None where it was refused; not at all where no answer came."""
 
@@ -22,7 +21,6 @@ INTERNAL = -32603
 NO_THREAD = "invalid thread-store request"
 """What queue methods say of a thread that is not there: with the code of an internal error, too."""
 
-_ATTACHES = ("thread/start", "thread/resume", "thread/fork")
 _SAYS = ("turn/start", "turn/steer", "thread/queue/add")
 
 
@@ -141,11 +139,14 @@ class WatchedClient(SimulatedClient):
             case "turn/started":
                 self._unanswered[params["turn"]["id"]] = self._saying("turn/start")
             case "item/started" | "item/completed" if params["item"]["type"] == "userMessage":
-                said = params["item"]["clientId"]
+                said, facts = params["item"]["clientId"], self.facts[params["threadId"]]
+                known = facts.said.get(said)
                 # The first one has begun the turn, unless a goal did; the others are steered into it.
                 waited = self._unanswered.pop(params["turnId"], set())
-                goal = self.facts[params["threadId"]].goal.possible() != [None]
-                early = said in self._saying(*_SAYS) or (said in waited and not goal)
+                goal = facts.goal.possible() != [None]
+                # One that is added again was answered before.
+                again = known is not None and known.again
+                early = (said in self._saying(*_SAYS) and not again) or (said in waited and not goal)
                 rule(not early, f"rule 3: {said} is shown, or its turn, before its request is answered")
             case "thread/closed":
                 thread_id = params["threadId"]
@@ -156,9 +157,7 @@ class WatchedClient(SimulatedClient):
     def _saying(self, *methods: str) -> set[str]:
         said = [each.params for each in self._pending.values() if each.method in methods]
         ids = [params.get("turnStartParams", params).get("clientUserMessageId") for params in said]
-        # One that is added again was answered before.
-        again = {name for facts in self.facts.values() for name, each in facts.said.items() if each.again}
-        return {each for each in ids if each is not None and each not in again}
+        return {each for each in ids if each is not None}
 
     def _end(self, channel: MemoryChannel) -> None:
         super()._end(channel)
@@ -166,7 +165,7 @@ class WatchedClient(SimulatedClient):
             self.happened[f"closed {self.closed[0]}"] += 1
 
     def _answered(self, pending: Pending, result: Json) -> None:
-        if pending.method in _ATTACHES:
+        if pending.method in ATTACHES:
             thread_id = result["thread"]["id"]
             self.stream(thread_id).attach(result, here=thread_id in self.attached)
             self._learn(thread_id, result["thread"])
