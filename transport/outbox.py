@@ -65,7 +65,7 @@ class Outbox:
         self._waiting: deque[Outgoing | _Merged] = deque()
         # Invariant: the sum of the sizes of the entries.
         self.backlog = 0
-        # Invariant: the size of the first entry that is longer than the limit by itself; 0: there is none.
+        # Invariant: the size of the first unmerged entry that is longer than the limit; 0: there is none.
         self._long = 0
         # Invariant: not None only while somebody waits for a backlog that is above the limit.
         self._below_limit: trio.Event | None = None
@@ -117,6 +117,8 @@ class Outbox:
             if last.delta is None or last.delta.key != delta.key:
                 return False
             last = self._waiting[-1] = _Merged(last, last.delta)
+            if self._long:
+                self._long = self._first_long()
         elif last.last.key != delta.key or last.size > BATCH_BYTES:
             return False
         last.last = delta

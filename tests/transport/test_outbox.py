@@ -55,6 +55,17 @@ async def test_deltas_of_one_item_merge_while_much_waits() -> None:
     assert (message["emittedAtMs"], message["seq"]) == (99, 99)
 
 
+async def test_a_long_delta_that_others_are_merged_into_is_no_longer_counted_as_one_message() -> None:
+    outbox = Outbox(limit=1000, merge_above=100)
+    fill(outbox, 200)
+    outbox.put(delta("x" * 2000))
+    outbox.put(delta("more"))
+    assert len(outbox) == 2
+    outbox.check_invariants()
+    assert await drain(outbox)
+    outbox.check_invariants()
+
+
 async def test_only_neighbours_of_the_same_item_merge() -> None:
     outbox = Outbox(merge_above=64_000)
     fill(outbox, 70_000)
